@@ -1,0 +1,98 @@
+# make test, make demo, make bench, ... each does all that it needs, from a bare clone.
+#   TORCH=2.11.0         another version of PyTorch, in a virtual environment of its own
+#   PYTHON=python3.12    another Python (3.11, 3.12 or 3.13)
+#   VENV=path            another place for the virtual environment
+DEFAULT_TORCH := 2.15.0
+TORCH  ?= $(DEFAULT_TORCH)
+PYTHON ?= python3
+VENV   ?= .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-$(TORCH))
+
+BIN     := $(abspath $(VENV))/bin
+PYTAG   := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+BUILD   := build/torch-$(TORCH)-py$(PYTAG)
+DEPS    := $(VENV)/.bluefog-deps-$(TORCH)
+BUILT   := $(VENV)/.bluefog-built-$(TORCH)
+export PATH := $(PATH):$(BIN)
+SANITIZERS := address undefined thread
+# Folders are in the list because removing a file changes only its folder.
+SOURCES := setup.py pyproject.toml CMakeLists.txt \
+           $(shell find csrc cmake bluefog_pg -name __pycache__ -prune -o \
+                   ! -name '*.so' ! -name _build_info.py -print)
+CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
+
+.PHONY: help demo test test-cpp test-python test-conformance test-sanitize bench build \
+        lint format clean preflight preflight-test
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
+
+demo: build ## train a digits classifier on 4 processes, beside stock DDP
+	@OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 4 examples/digits.py
+
+test: preflight-test test-cpp test-python ## all tests, except the long conformance run
+	@$(BIN)/python tests/upstream/compare.py --quick
+
+test-cpp: preflight-test build ## the GoogleTest tests
+	@echo "Building and running the C++ tests"
+	@$(call cpp_tests,$(BUILD),,)
+
+test-python: build ## the pytest tests, on the installed package
+	@cd tests && $(BIN)/python -m pytest -q
+
+test-conformance: build ## PyTorch's own distributed suite, on bluefog and on gloo
+	@$(BIN)/python tests/upstream/compare.py
+
+test-sanitize: preflight-test $(SANITIZERS:%=sanitize-%) ## the C++ tests under the sanitizers
+
+# The thread sanitizer wants a memory layout without much randomness: setarch -R, where allowed.
+sanitize-%: $(DEPS)
+	@echo "Building and running the C++ tests with -fsanitize=$*"
+	@$(call cpp_tests,$(BUILD)-$*,$*,$$(setarch -R true 2>/dev/null && echo setarch -R))
+
+# cpp_tests(build tree, sanitizer, launcher): the summary line, or all output if something fails
+define cpp_tests
+mkdir -p $(1) && { cmake -S . -B $(1) -G Ninja -DPython_EXECUTABLE=$(BIN)/python \
+    -DBLUEFOG_TESTS=ON -DSANITIZE=$(2) && cmake --build $(1) --target bluefog_core_tests && \
+  $(3) ctest --test-dir $(1) --output-on-failure --no-tests=error -j 2; } > $(1)/log 2>&1 \
+  || { cat $(1)/log; exit 1; }; grep 'tests passed' $(1)/log
+endef
+
+bench: build ## neighbor_allreduce beside allreduce: times and bandwidths
+	@$(BIN)/python benchmarks/neighbor_allreduce.py
+
+build: $(BUILT) ## build the package and install it into the virtual environment
+
+$(DEPS): pyproject.toml scripts/requirements | preflight
+	@test -x $(BIN)/python || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing torch $(TORCH) and the other requirements into $(VENV)" \
+	      "(the first time, a download of 2 to 3 GB)"
+	@$(BIN)/python scripts/requirements demo dev > $(VENV)/requirements.txt
+	@$(BIN)/python -m pip install --quiet torch==$(TORCH) -r $(VENV)/requirements.txt
+	@rm -f $(VENV)/.bluefog-*; touch $@
+
+$(BUILT): $(DEPS) $(SOURCES) | preflight
+	@echo "Building bluefog_pg for torch $(TORCH) (the first time, a few minutes)"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps .
+	@touch $@
+
+lint: $(DEPS) ## check the style of all code
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(DEPS) ## rewrite all code in that style
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/clang-format -i $(CPP)
+
+clean: ## remove the build trees and caches; the virtual environments stay
+	@rm -rf build dist .pytest_cache .ruff_cache .venv*/.bluefog-built-* $(BUILT)
+	@find bluefog_pg tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+preflight:
+	@scripts/preflight build $(PYTHON) $(VENV)
+
+preflight-test:
+	@scripts/preflight test $(PYTHON) $(VENV)

@@ -1,0 +1,38 @@
+"""Loads the C++ extension, after checking that it was built for the torch that is imported."""
+
+from types import ModuleType
+
+REBUILD = "run `pip install --no-build-isolation --no-deps .` in the bluefog_pg source folder"
+
+
+def load() -> ModuleType:
+    """Returns the module `bluefog_pg._C`.
+
+    Raises:
+        ImportError: the extension is missing, does not load, or was built for another minor version
+            of torch. The classes it derives from change their layout between minor versions, so
+            this is checked before the shared library is opened.
+    """
+    import torch
+
+    try:
+        from bluefog_pg import _build_info
+    except ImportError as error:
+        raise ImportError(f"The bluefog_pg extension is not built: {REBUILD}.") from error
+    if _minor(torch.__version__) != _minor(_build_info.TORCH_VERSION):
+        raise ImportError(
+            f"bluefog_pg was built for torch {_build_info.TORCH_VERSION}, but the torch imported "
+            f"is {torch.__version__}: to rebuild it, {REBUILD}."
+        )
+    try:
+        from bluefog_pg import _C
+    except ImportError as error:
+        raise ImportError(
+            f"The bluefog_pg extension does not load ({error}): to rebuild it, {REBUILD}."
+        ) from error
+    return _C
+
+
+def _minor(version: str) -> list[str]:
+    """Returns ["2", "15"] for "2.15.0+cu132"."""
+    return str(version).split(".")[:2]
