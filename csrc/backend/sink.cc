@@ -1,0 +1,71 @@
+#include "backend/sink.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/combine.h"
+
+namespace bluefog {
+
+void CombineSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
+  weights_ = {plan.self_weight()};
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    weights_.push_back(plan.sources()[i].weight * sources[i].weight);
+  }
+}
+
+void CombineSink::consume(const Piece& piece) {
+  const std::size_t end = piece.offset + piece.size();
+  auto part = std::partition_point(parts_.begin(), parts_.end(), [&](const Part& p) {
+    return p.offset + p.nbytes <= piece.offset;
+  });
+  for (; part != parts_.end() && part->offset < end; ++part) {
+    combine_range(*part, std::max(part->offset, piece.offset),
+                  std::min(part->offset + part->nbytes, end), &piece);
+  }
+}
+
+void CombineSink::combine_range(const Part& part, std::size_t from, std::size_t until,
+                                const Piece* piece) {
+  std::vector<Term> terms;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    if (weights_[i] == 0) continue;  // 0 * NaN would be NaN
+    const std::byte* data = i == 0 ? part.x + (from - part.offset)
+                                   : piece->sources[i - 1].data() + (from - piece->offset);
+    terms.push_back({data, weights_[i]});
+  }
+  combine(part.dtype, part.y + (from - part.offset), terms, until - from);
+}
+
+// A rank without sources sees no piece: its result is its own value, weighted.
+void CombineSink::finish() {
+  if (weights_.size() > 1) {
+    return;
+  }
+  for (const Part& part : parts_) {
+    combine_range(part, part.offset, part.offset + part.nbytes, nullptr);
+  }
+}
+
+void GatherSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
+  std::vector<std::int64_t> rows;
+  for (const Greeting& source : sources) {
+    rows.push_back(source.frame.rows);
+  }
+  std::byte* place = allocate_(rows);
+  for (std::size_t i = 0; i < plan.sources().size(); ++i) {
+    places_.push_back(place);
+    place += sources[i].frame.nbytes;
+  }
+}
+
+void GatherSink::consume(const Piece& piece) {
+  for (std::size_t i = 0; i < piece.sources.size(); ++i) {
+    const auto bytes = piece.sources[i];
+    if (!bytes.empty()) {
+      std::memcpy(places_[i] + piece.offset, bytes.data(), bytes.size());
+    }
+  }
+}
+
+}  // namespace bluefog

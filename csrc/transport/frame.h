@@ -1,0 +1,47 @@
+// The fixed header that goes with every message, both ways along every edge, before any payload is
+// used.
+//
+// It lets both ends of an edge see that they disagree (dtype, shape, number of tensors, step,
+// direction) before an output is touched, and raise the same error with both values.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace bluefog {
+
+enum class Operation : std::uint32_t { kNeighborAllreduce = 1, kNeighborAllgather = 2 };
+
+const char* name_of(Operation operation);
+
+/// What a rank says of one of its operations. Plain bytes: it is copied through shared memory and
+/// sockets.
+struct Frame {
+  static constexpr std::uint32_t kMagic = 0x62466f67;
+  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::size_t kTextSize = 184;
+
+  std::uint32_t magic = kMagic;
+  std::uint32_t version = kVersion;
+  Operation operation = Operation::kNeighborAllreduce;
+  std::uint32_t tensors = 0;   // how many tensors are exchanged as one
+  std::uint64_t sequence = 0;  // number of this operation in its group, from 1
+  std::int64_t round = -1;     // step of the topology, -1 where weights were given by the call
+  std::uint64_t schema =
+      0;  // digest of dtypes and shapes (an allgather leaves out the first dimension)
+  std::uint64_t nbytes = 0;   // payload
+  std::int64_t rows = 0;      // first dimension of an allgather's tensor
+  char text[kTextSize] = {};  // dtypes and shapes for people: "float32[3, 4], float32[4]"
+};
+static_assert(std::is_trivially_copyable_v<Frame>);
+
+/// A neighbour's frame, and how that neighbour sees its edge with this rank.
+struct Greeting {
+  Frame frame;
+  double weight = 0;           // scale that the neighbour gives to what it sends here
+  std::uint32_t sends = 0;     // whether it sends to this rank
+  std::uint32_t receives = 0;  // whether it receives from this rank
+};
+static_assert(std::is_trivially_copyable_v<Greeting>);
+
+}  // namespace bluefog

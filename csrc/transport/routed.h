@@ -1,0 +1,30 @@
+// A transport made of others: each neighbour is reached through one of them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "transport/transport.h"
+
+namespace bluefog {
+
+class RoutedTransport : public Transport {
+ public:
+  /// routes[r] is the index in `transports` that serves rank r (any value for this rank itself).
+  /// Each next() is served in this order on all ranks, so a transport that hands over its payload
+  /// without waiting for its peers to read it (gloo) comes before one that does wait (shm);
+  /// otherwise two ranks could wait for each other.
+  RoutedTransport(std::vector<std::unique_ptr<Transport>> transports, std::vector<int> routes);
+
+  const char* name() const override { return "routed"; }
+  std::unique_ptr<Exchange> begin(const Request& request) override;
+  void abort() override;
+  void attach() override;
+  void detach() override;
+
+ private:
+  std::vector<std::unique_ptr<Transport>> transports_;
+  std::vector<int> routes_;
+};
+
+}  // namespace bluefog

@@ -1,0 +1,113 @@
+// One rank's shared memory: what it publishes to the neighbours of its host, and how far it has
+// read theirs.
+//
+//   Control | released[size] | barred[size] | kHellos greetings | ring of chunks
+//
+// A segment is a sealed memfd: it has no name (nothing is left after a crash, nobody can open it
+// uninvited), is not limited by /dev/shm, and cannot be truncated under a reader. Its owner writes
+// everything in it except `rings` and `sleeping` of the doorbell.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/fd.h"
+#include "transport/frame.h"
+
+namespace bluefog::shm {
+
+/// Progress in a rank's stream of operations: operation `sequence`, of which `step` units are done.
+/// Positions of one rank only grow. Step 1 of a publisher is its greeting, step 1 + c its c-th
+/// chunk; step c of a reader is the c-th chunk read; {sequence + 1, 0} is all of `sequence`.
+constexpr std::uint64_t position(std::uint64_t sequence, std::uint64_t step) {
+  return sequence << 24 | step;
+}
+
+/// Greetings kept: a rank can be this many operations ahead of a neighbour that has not read its
+/// greeting.
+constexpr std::uint64_t kHellos = 4;
+
+struct alignas(64) Counter {
+  std::atomic<std::uint64_t> value{0};
+};
+
+/// Wakes the rank that owns the segment; see Waiter.
+struct alignas(64) Doorbell {
+  std::atomic<std::uint32_t> rings{0};
+  std::atomic<std::uint32_t> sleeping{0};
+};
+
+struct Control {
+  std::uint64_t magic;
+  std::uint32_t rank;
+  std::uint32_t size;
+  std::uint64_t chunk_bytes;
+  std::uint64_t chunks;
+  Doorbell bell;
+  Counter published;  // release by the owner after data; acquire by readers before data
+  std::atomic<std::uint32_t> left;  // the owner has said goodbye
+  pthread_mutex_t
+      life;  // robust; held by the owner's progress thread for as long as the group lives
+};
+
+/// A greeting slot: the frame, and behind it one EdgeView per rank.
+struct EdgeView {
+  double weight;
+  std::uint32_t sends;
+  std::uint32_t receives;
+  std::atomic<std::uint32_t> cut;  // the owner has taken that rank out of this operation
+};
+
+struct Hello {
+  std::atomic<std::uint64_t> sequence;
+  std::uint64_t first_chunk;  // of the payload, in the ring
+  Frame frame;
+};
+
+/// A mapping of a segment, one's own or a peer's.
+class Segment {
+ public:
+  /// Makes a new, empty, sealed segment. Throws Error(kSystem).
+  static Segment create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks);
+
+  /// Maps a segment received from another process. Throws Error(kSystem) when it is not what rank
+  /// `rank` of a group of `size` would have made.
+  static Segment map(UniqueFd fd, int rank, int size);
+
+  Segment(Segment&& other) noexcept;
+  Segment& operator=(Segment&&) = delete;
+  ~Segment();
+
+  int fd() const { return fd_.get(); }  // of one's own; a peer's is closed once it is mapped
+  Control& control() const { return *reinterpret_cast<Control*>(base_); }
+  Counter& released(int peer) const;  // how far the owner has read `peer`'s stream
+  Counter& barred(
+      int peer) const;  // before this position the owner's stream is no longer `peer`'s to read
+  Hello& hello(std::uint64_t sequence) const;
+  EdgeView& edge(std::uint64_t sequence, int peer) const;
+  std::byte* chunk(std::uint64_t index) const;  // index counts all chunks ever published
+
+  /// Whether the owner's process or progress thread ended without a goodbye.
+  bool owner_died() const;
+  bool owner_left() const { return control().left.load(std::memory_order_acquire) != 0; }
+
+  /// Called by the owner's progress thread at its start and end.
+  void hold_life() const;
+  void say_goodbye() const;
+
+ private:
+  Segment(UniqueFd fd, std::size_t nbytes);
+  std::size_t hello_stride() const;
+
+  UniqueFd fd_;
+  std::size_t nbytes_;
+  std::byte* base_;
+  int size_ = 0;
+  std::size_t chunk_bytes_ = 0;
+  std::size_t chunks_ = 0;
+};
+
+}  // namespace bluefog::shm

@@ -1,0 +1,358 @@
+#include "transport/shm/shm_exchange.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "transport/greeting.h"
+
+namespace bluefog::shm {
+namespace {
+
+std::uint64_t chunks_of(std::uint64_t nbytes, std::uint64_t chunk_bytes) {
+  return (nbytes + chunk_bytes - 1) / chunk_bytes;
+}
+
+}  // namespace
+
+template <typename Ready>
+bool ShmExchange::wait(const Deadline& deadline, Ready&& ready) {
+  const std::atomic<bool>& aborted = transport_->aborted_;
+  const bool in_time = transport_->waiter_.wait(
+      deadline, [&] { return aborted.load(std::memory_order_acquire) || ready(); });
+  if (aborted.load(std::memory_order_acquire)) {
+    fail_aborted(request_);
+  }
+  return in_time;
+}
+
+ShmExchange::ShmExchange(ShmTransport* transport, const Request& request)
+    : transport_(transport),
+      request_(request),
+      deadline_(request.deadline),
+      chunks_(request.plan->destinations().empty()
+                  ? 0
+                  : chunks_of(request.payload->nbytes(), transport->env_.shm_chunk_bytes)),
+      failed_(request.plan->size(), false) {
+  for (const Edge& source : request.plan->sources()) {
+    sources_.push_back({source.rank});
+  }
+  const bool room = wait(deadline_, [&] { return transport_->make_room(sequence()); });
+  if (!transport_->own_) {
+    return;  // this rank reaches nobody: its plans for this transport have no neighbours
+  }
+  if (!room) {
+    transport_->leave_behind_before(sequence());
+  }
+  post_greeting();
+  while (push()) {
+  }
+}
+
+ShmExchange::~ShmExchange() {
+  const bool complete = pushed_ == chunks_;
+  for (int peer : request_.plan->neighbors()) {
+    if (failed_[peer] || !complete) {
+      transport_->bar(peer, sequence());
+    }
+    release(peer, position(sequence() + 1, 0));
+  }
+}
+
+// ---- Publishing
+
+void ShmExchange::post_greeting() {
+  Hello& hello = own().hello(sequence());
+  hello.sequence.store(0, std::memory_order_relaxed);
+  std::atomic_thread_fence(
+      std::memory_order_release);  // pairs with the acquire fence in read_greeting()
+  hello.frame = request_.frame;
+  hello.first_chunk = transport_->next_chunk_;
+  for (int peer = 0; peer < request_.plan->size(); ++peer) {
+    const Greeting greeting = greeting_for(request_, peer);
+    EdgeView& edge = own().edge(sequence(), peer);
+    edge.weight = greeting.weight;
+    edge.sends = greeting.sends;
+    edge.receives = greeting.receives;
+    edge.cut.store(0, std::memory_order_relaxed);
+  }
+  hello.sequence.store(sequence(), std::memory_order_release);
+
+  ShmTransport::Pending pending{
+      sequence(), transport_->next_chunk_, chunks_, request_.plan->neighbors(), {}};
+  for (const Edge& destination : request_.plan->destinations()) {
+    pending.readers.push_back(destination.rank);
+  }
+  transport_->pending_.push_back(std::move(pending));
+  transport_->next_chunk_ += chunks_;
+
+  own().control().published.value.store(position(sequence(), 1), std::memory_order_release);
+  for (int peer : request_.plan->neighbors()) {
+    Waiter::ring(segment(peer).control().bell);
+  }
+}
+
+bool ShmExchange::can_push() const {
+  return pushed_ < chunks_ &&
+         transport_->chunk_is_free(transport_->pending_.back().first_chunk + pushed_);
+}
+
+bool ShmExchange::held_by_earlier() const {
+  return pushed_ < chunks_ && !can_push() &&
+         transport_->holder_of(transport_->pending_.back().first_chunk + pushed_).first !=
+             &transport_->pending_.back();
+}
+
+bool ShmExchange::push() {
+  if (pushed_ == chunks_) {
+    return false;
+  }
+  if (pending().readers.empty()) {
+    pushed_ = chunks_;
+  }
+  if (!can_push()) {
+    return false;
+  }
+  const std::size_t chunk_bytes = transport_->env_.shm_chunk_bytes;
+  const std::size_t offset = pushed_ * chunk_bytes;
+  request_.payload->copy(offset, std::min(chunk_bytes, request_.payload->nbytes() - offset),
+                         own().chunk(pending().first_chunk + pushed_));
+  ++pushed_;
+  own().control().published.value.store(position(sequence(), 1 + pushed_),
+                                        std::memory_order_release);
+  for (int reader : pending().readers) {
+    Waiter::ring(segment(reader).control().bell);
+  }
+  return true;
+}
+
+// ---- Meeting
+
+bool ShmExchange::greeted(int peer) const {
+  return segment(peer).control().published.value.load(std::memory_order_acquire) >=
+         position(sequence(), 1);
+}
+
+Greeting ShmExchange::read_greeting(int peer) {
+  const Hello& hello = segment(peer).hello(sequence());
+  Greeting greeting;
+  const std::uint64_t before = hello.sequence.load(std::memory_order_acquire);
+  const EdgeView& edge = segment(peer).edge(sequence(), transport_->rank_);
+  greeting.weight = edge.weight;
+  greeting.sends = edge.sends;
+  greeting.receives = edge.receives;
+  const std::uint64_t first_chunk = hello.first_chunk;
+  greeting.frame = hello.frame;
+  std::atomic_thread_fence(
+      std::memory_order_acquire);  // pairs with the release fence in post_greeting()
+  if (before != sequence() || hello.sequence.load(std::memory_order_relaxed) != sequence()) {
+    const std::uint64_t now =
+        segment(peer).control().published.value.load(std::memory_order_acquire);
+    give_up(moved_on(peer) ? reason_gone(peer)
+                           : Failure{peer, ErrorCode::kMismatch,
+                                     concat("is at operation #", now >> 24,
+                                            " already and had no exchange with rank ",
+                                            transport_->rank_, " in this one")});
+  } else if (moved_on(peer)) {
+    give_up(reason_gone(peer));
+  } else if (!greeting.sends && !greeting.receives) {
+    // It does not count this rank among its neighbours, and will never read what is posted here.
+    std::erase(pending().peers, peer);
+    std::erase(pending().readers, peer);
+  }
+  for (Source& source : sources_) {
+    if (source.rank == peer) {
+      source.first_chunk = first_chunk;
+      source.nbytes = greeting.frame.nbytes;
+      source.chunks = chunks_of(source.nbytes, transport_->env_.shm_chunk_bytes);
+    }
+  }
+  return greeting;
+}
+
+std::vector<Greeting> ShmExchange::meet() {
+  const std::vector<int>& neighbors = request_.plan->neighbors();
+  std::vector<Greeting> greetings(neighbors.size());
+  std::vector<std::size_t> open(neighbors.size());
+  for (std::size_t i = 0; i < open.size(); ++i) open[i] = i;
+
+  while (true) {
+    while (push()) {
+    }
+    std::erase_if(open, [&](std::size_t i) {
+      const bool no_more = gone(neighbors[i]);  // looked at first: its last words come before
+      if (greeted(neighbors[i])) {
+        greetings[i] = read_greeting(neighbors[i]);
+        return true;
+      }
+      if (no_more) {
+        give_up(reason_gone(neighbors[i]));
+        return true;
+      }
+      return false;
+    });
+    if (open.empty()) {
+      break;
+    }
+    const bool in_time = wait(deadline_, [&] {
+      return can_push() || std::any_of(open.begin(), open.end(), [&](std::size_t i) {
+               return greeted(neighbors[i]) || gone(neighbors[i]);
+             });
+    });
+    if (!in_time) {
+      for (std::size_t i : open) give_up(not_started(neighbors[i]));
+      break;
+    }
+  }
+  deadline_ = request_.deadline.renewed();
+  met_ = true;
+  return greetings;
+}
+
+void ShmExchange::drop(int peer) {
+  for (Source& source : sources_) {
+    if (source.rank == peer) source.live = false;
+  }
+  std::erase(pending().readers, peer);
+  // Release: a peer that sees what is published from here on sees this too, and does not take it
+  // for its own. Acquire in moved_on().
+  own().edge(sequence(), peer).cut.store(1, std::memory_order_release);
+  release(peer, position(sequence() + 1, 0));  // it need not wait for this rank to read
+}
+
+// Release: this rank's last look at the peer's chunks comes before the peer may overwrite them.
+void ShmExchange::release(int peer, std::uint64_t until) {
+  own().released(peer).value.store(until, std::memory_order_release);
+  Waiter::ring(segment(peer).control().bell);
+}
+
+// ---- Reading
+
+bool ShmExchange::arrived(const Source& source) const {
+  return segment(source.rank).control().published.value.load(std::memory_order_acquire) >=
+         position(sequence(), 2 + read_);
+}
+
+void ShmExchange::fill(Piece& piece) const {
+  const std::size_t chunk_bytes = transport_->env_.shm_chunk_bytes;
+  piece.offset = read_ * chunk_bytes;
+  piece.sources.clear();
+  for (const Source& source : sources_) {
+    piece.sources.emplace_back();
+    if (unread(source)) {
+      piece.sources.back() = {segment(source.rank).chunk(source.first_chunk + read_),
+                              std::min<std::size_t>(chunk_bytes, source.nbytes - piece.offset)};
+    }
+  }
+}
+
+void ShmExchange::release_piece() {
+  if (!piece_out_) {
+    return;
+  }
+  piece_out_ = false;
+  for (Source& source : sources_) {
+    if (!unread(source)) continue;
+    if (moved_on(source.rank)) {
+      give_up(reason_gone(source.rank));
+      continue;
+    }
+    release(source.rank, position(sequence(), read_ + 1));
+  }
+  ++read_;
+}
+
+bool ShmExchange::next(Piece& piece) {
+  release_piece();
+  while (true) {
+    while (push()) {
+    }
+    give_up_gone_sources();
+    const bool reading =
+        std::any_of(sources_.begin(), sources_.end(), [&](auto& source) { return unread(source); });
+    // A result may overwrite this rank's own value, so its chunk is published before the piece is
+    // handed out.
+    const auto ready = [&] {
+      const bool own_is_out = pushed_ == chunks_ || pushed_ > read_;
+      return own_is_out && std::all_of(sources_.begin(), sources_.end(), [&](auto& source) {
+               return !unread(source) || arrived(source) || gone(source.rank);
+             });
+    };
+    if (reading && ready()) {
+      give_up_gone_sources();
+      fill(piece);
+      piece_out_ = true;
+      return true;
+    }
+    if (!reading && pushed_ == chunks_) {
+      return false;
+    }
+    // Who is late in an earlier exchange is left behind before the neighbours of this one give up.
+    const bool earlier = held_by_earlier();
+    if (!wait(earlier ? request_.deadline : deadline_,
+              [&] { return can_push() || (reading && ready()); })) {
+      earlier ? leave_holder_behind() : give_up_late();
+    }
+  }
+}
+
+// ---- Failing
+
+bool ShmExchange::moved_on(int peer) const {
+  std::atomic_thread_fence(
+      std::memory_order_acquire);  // what was read so far is read before this look
+  const Segment& theirs = segment(peer);
+  return theirs.barred(transport_->rank_).value.load(std::memory_order_acquire) >
+             position(sequence(), 0) ||
+         (met_ && theirs.edge(sequence(), transport_->rank_).cut.load(std::memory_order_acquire));
+}
+
+bool ShmExchange::gone(int peer) const {
+  return moved_on(peer) || segment(peer).owner_died() || segment(peer).owner_left();
+}
+
+Failure ShmExchange::reason_gone(int peer) const {
+  if (moved_on(peer)) {
+    return gave_up(peer, met_ ? "in the middle" : "before this rank came");
+  }
+  return lost(peer, segment(peer).owner_left() ? "it has destroyed the process group"
+                                               : "its process ended");
+}
+
+void ShmExchange::give_up(const Failure& failure) {
+  failures_.push_back(failure);
+  failed_[failure.peer] = true;
+  drop(failure.peer);
+  std::erase(pending().peers, failure.peer);
+}
+
+void ShmExchange::give_up_gone_sources() {
+  for (const Source& source : sources_) {
+    // gone() is looked at first: its last chunk comes before.
+    if (unread(source) && gone(source.rank) && !arrived(source)) {
+      give_up(reason_gone(source.rank));
+    }
+  }
+}
+
+void ShmExchange::leave_holder_behind() {
+  const auto [holder, until] = transport_->holder_of(pending().first_chunk + pushed_);
+  transport_->leave_behind(*holder, until);
+}
+
+void ShmExchange::give_up_late() {
+  for (const Source& source : sources_) {
+    if (unread(source) && !arrived(source)) {
+      give_up(stalled(source.rank, read_ * transport_->env_.shm_chunk_bytes, source.nbytes));
+    }
+  }
+  if (pushed_ == chunks_ || can_push()) {
+    return;
+  }
+  const auto [holder, until] = transport_->holder_of(pending().first_chunk + pushed_);
+  for (int reader : transport_->late(holder->readers, until)) {
+    give_up(
+        stalled(reader, pushed_ * transport_->env_.shm_chunk_bytes, request_.payload->nbytes()));
+  }
+}
+
+}  // namespace bluefog::shm

@@ -1,0 +1,74 @@
+// One rank's part in one neighbor operation over shared memory.
+//
+// The payload goes through the rank's ring in chunks: neighbours combine chunk c while chunk c + 1
+// is being copied. A rank waits only for the slowest reader of the chunk that it is about to
+// overwrite, and always takes chunk c of all its sources before chunk c + 1 of any; so the rank
+// that is furthest behind can always go on, and no cycle of ranks can wait for each other.
+#pragma once
+
+#include <vector>
+
+#include "transport/shm/shm_transport.h"
+
+namespace bluefog::shm {
+
+class ShmExchange : public Exchange {
+ public:
+  ShmExchange(ShmTransport* transport, const Request& request);
+  ~ShmExchange() override;
+
+  std::vector<Greeting> meet() override;
+  void drop(int peer) override;
+  bool next(Piece& piece) override;
+
+ private:
+  // A neighbour from whom this rank reads.
+  struct Source {
+    int rank;
+    std::uint64_t first_chunk = 0;  // in its ring
+    std::uint64_t chunks = 0;
+    std::uint64_t nbytes = 0;
+    bool live = true;
+  };
+
+  std::uint64_t sequence() const { return request_.frame.sequence; }
+  Segment& own() const { return *transport_->own_; }
+  Segment& segment(int peer) const { return *transport_->peers_[peer]; }
+  ShmTransport::Pending& pending() { return transport_->pending_.back(); }
+
+  void post_greeting();
+  bool can_push() const;
+  bool held_by_earlier() const;  // the room for the next chunk, by readers of an earlier exchange
+  bool push();                   // publishes one more chunk, if there is one and room for it
+
+  bool greeted(int peer) const;
+  Greeting read_greeting(int peer);
+  bool unread(const Source& source) const { return source.live && read_ < source.chunks; }
+  bool arrived(const Source& source) const;
+  void fill(Piece& piece) const;
+  void release_piece();
+  void release(int peer, std::uint64_t until);  // its stream has been read up to there
+
+  bool gone(int peer) const;  // it will never deliver more of this operation
+  Failure reason_gone(int peer) const;
+  bool moved_on(int peer) const;  // it has barred this rank from this operation, or cut it off
+  void give_up(const Failure& failure);
+  void give_up_gone_sources();
+  void leave_holder_behind();  // the deadlines below have passed
+  void give_up_late();
+  template <typename Ready>
+  bool wait(const Deadline& deadline, Ready&& ready);
+
+  ShmTransport* const transport_;
+  const Request request_;
+  Deadline deadline_;  // of what this rank waits for now: of the meeting, later of the payloads
+  const std::uint64_t chunks_;  // of this rank's payload
+  std::uint64_t pushed_ = 0;    // chunks published
+  std::uint64_t read_ = 0;      // chunks of every source that are done with
+  std::vector<Source> sources_;
+  std::vector<bool> failed_;  // by rank
+  bool met_ = false;
+  bool piece_out_ = false;
+};
+
+}  // namespace bluefog::shm

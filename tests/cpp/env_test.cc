@@ -1,0 +1,77 @@
+#include "base/env.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "ranks.h"
+
+namespace bluefog::test {
+namespace {
+
+class EnvTest : public ::testing::Test {
+ protected:
+  void SetUp() override { clear(); }
+  void TearDown() override { clear(); }
+
+  static void clear() {
+    for (const char* name : {"BLUEFOG_SHM_CHUNK_BYTES", "BLUEFOG_SHM_CHUNKS", "BLUEFOG_SPIN_US"}) {
+      ::unsetenv(name);
+    }
+  }
+
+  static std::string refusal(const char* name, const char* value) {
+    ::setenv(name, value, 1);
+    const Caught caught = catch_error([] { Env::read(); });
+    ::unsetenv(name);
+    EXPECT_EQ(caught.code, ErrorCode::kUsage) << name << "=" << value;
+    return caught.what;
+  }
+};
+
+TEST_F(EnvTest, HasDefaults) {
+  const Env env = Env::read();
+  EXPECT_EQ(env.shm_chunk_bytes, 256u << 10);
+  EXPECT_EQ(env.shm_chunks, 16u);
+  EXPECT_EQ(env.spin_us, -1);
+}
+
+TEST_F(EnvTest, ReadsItsVariables) {
+  ::setenv("BLUEFOG_SHM_CHUNK_BYTES", "8192", 1);
+  ::setenv("BLUEFOG_SHM_CHUNKS", "2", 1);
+  ::setenv("BLUEFOG_SPIN_US", "0", 1);
+  const Env env = Env::read();
+  EXPECT_EQ(env.shm_chunk_bytes, 8192u);
+  EXPECT_EQ(env.shm_chunks, 2u);
+  EXPECT_EQ(env.spin_us, 0);
+}
+
+TEST_F(EnvTest, AnEmptyVariableIsTheDefault) {
+  ::setenv("BLUEFOG_SHM_CHUNKS", "", 1);
+  EXPECT_EQ(Env::read().shm_chunks, 16u);
+}
+
+TEST_F(EnvTest, RefusesWhatIsNoNumber) {
+  EXPECT_EQ(refusal("BLUEFOG_SHM_CHUNKS", "many"),
+            "BLUEFOG_SHM_CHUNKS=many is not a whole number from 2 to 4096");
+  for (const char* value : {"4k", "1.5", " 8", "0x10", "99999999999999999999"}) {
+    EXPECT_NE(refusal("BLUEFOG_SHM_CHUNKS", value).find(value), std::string::npos);
+  }
+}
+
+TEST_F(EnvTest, RefusesWhatIsOutOfRange) {
+  EXPECT_EQ(refusal("BLUEFOG_SHM_CHUNKS", "1"),
+            "BLUEFOG_SHM_CHUNKS=1 is not a whole number from 2 to 4096");
+  EXPECT_EQ(refusal("BLUEFOG_SPIN_US", "-2"),
+            "BLUEFOG_SPIN_US=-2 is not a whole number from -1 to 1000000");
+  refusal("BLUEFOG_SHM_CHUNK_BYTES", "0");
+  refusal("BLUEFOG_SHM_CHUNK_BYTES", "268435457");
+}
+
+TEST_F(EnvTest, ChunksAreWholePages) {
+  EXPECT_EQ(refusal("BLUEFOG_SHM_CHUNK_BYTES", "5000"),
+            "BLUEFOG_SHM_CHUNK_BYTES=5000 is not a multiple of 4096");
+}
+
+}  // namespace
+}  // namespace bluefog::test

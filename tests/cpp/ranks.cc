@@ -1,0 +1,144 @@
+#include "ranks.h"
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+#include "transport/routed.h"
+
+namespace bluefog::test {
+namespace {
+
+template <typename T>
+std::vector<std::unique_ptr<Transport>> upcast(std::vector<std::unique_ptr<T>> transports) {
+  return {std::make_move_iterator(transports.begin()), std::make_move_iterator(transports.end())};
+}
+
+std::vector<std::unique_ptr<Transport>> make_loopback(int n, LoopbackHub* hub) {
+  std::vector<std::unique_ptr<Transport>> transports;
+  for (int rank = 0; rank < n; ++rank) {
+    transports.push_back(std::make_unique<LoopbackTransport>(hub, rank));
+  }
+  return transports;
+}
+
+// Loopback where the sum of two ranks is even, shared memory where it is odd.
+std::vector<std::unique_ptr<Transport>> make_routed(int n, LoopbackHub* hub, const Env& env) {
+  auto shm = make_shm(n, env);
+  auto loopback = make_loopback(n, hub);
+  std::vector<std::unique_ptr<Transport>> routed;
+  for (int rank = 0; rank < n; ++rank) {
+    std::vector<std::unique_ptr<Transport>> transports;
+    transports.push_back(std::move(loopback[rank]));
+    transports.push_back(std::move(shm[rank]));
+    std::vector<int> routes;
+    for (int peer = 0; peer < n; ++peer) routes.push_back((rank + peer) % 2);
+    routed.push_back(std::make_unique<RoutedTransport>(std::move(transports), std::move(routes)));
+  }
+  return routed;
+}
+
+}  // namespace
+
+void run_ranks(int n, const std::function<void(int)>& fn, const std::function<void()>& on_failure) {
+  std::mutex mutex;
+  std::exception_ptr first;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < n; ++rank) {
+    threads.emplace_back([&, rank] {
+      try {
+        fn(rank);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (!first) {
+          first = std::current_exception();
+          on_failure();
+        }
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  if (first) std::rethrow_exception(first);
+}
+
+Caught catch_error(const std::function<void()>& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  }
+  return {std::nullopt, "no error"};
+}
+
+Caught describe(std::exception_ptr error) {
+  return catch_error([&] {
+    if (error) std::rethrow_exception(error);
+  });
+}
+
+void Store::set(int rank, const std::string& key, const std::string& value) {
+  {
+    const std::lock_guard lock(mutex_);
+    values_[{rank, key}] = value;
+  }
+  changed_.notify_all();
+}
+
+std::string Store::get(int of, const std::string& key, milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait_for(lock, timeout, [&] { return values_.count({of, key}) > 0; })) {
+    fail(ErrorCode::kTimeout, "rank ", of, " did not set ", key);
+  }
+  return values_[{of, key}];
+}
+
+Rendezvous Store::rendezvous(int rank) {
+  return {[this, rank](const std::string& key, const std::string& value) { set(rank, key, value); },
+          [this](int of, const std::string& key) { return get(of, key); }};
+}
+
+Env shm_env(std::size_t chunk_bytes, std::size_t chunks) {
+  Env env;
+  env.shm_chunk_bytes = chunk_bytes;
+  env.shm_chunks = chunks;
+  return env;
+}
+
+std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env) {
+  Store store;
+  std::vector<std::unique_ptr<shm::ShmTransport>> transports(n);
+  run_ranks(n, [&](int rank) {
+    transports[rank] =
+        shm::ShmTransport::connect(store.rendezvous(rank), rank, n, env, Deadline::in(kPlenty));
+  });
+  return transports;
+}
+
+const std::vector<std::string>& Group::kinds() {
+  static const std::vector<std::string> kinds{"loopback", "shm", "shm_tiny", "routed"};
+  return kinds;
+}
+
+Group::Group(const std::string& kind, int size) : hub_(std::make_unique<LoopbackHub>(size)) {
+  const Env env = kind == "shm"        ? shm_env(65536, 8)
+                  : kind == "shm_tiny" ? shm_env(4096, 2)
+                                       : shm_env(8192, 4);  // another unit than loopback's pieces
+  ring_bytes_ = env.shm_chunk_bytes * env.shm_chunks;
+  if (kind == "loopback") {
+    transports_ = make_loopback(size, hub_.get());
+  } else if (kind == "routed") {
+    transports_ = make_routed(size, hub_.get(), env);
+  } else {
+    transports_ = upcast(make_shm(size, env));
+  }
+}
+
+void Group::run(const std::function<void(int)>& fn) {
+  run_ranks(size(), fn, [this] {
+    for (auto& transport : transports_) transport->abort();
+  });
+}
+
+}  // namespace bluefog::test
