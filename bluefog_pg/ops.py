@@ -1,0 +1,214 @@
+"""Neighbor operations: averaging and gathering over the edges of a graph.
+
+y_i = w_ii x_i + sum over in-neighbours j of w_ij x_j   (the D-PSGD / diffusion combination step)
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from bluefog_pg._extension import load
+from bluefog_pg.group import GroupState, Neighborhood, Topology, TopologyLike, backend_of
+
+Weights = Mapping[int, float] | Sequence[int]
+"""{rank: weight}, or a list of ranks for uniform weights."""
+
+
+def set_topology(topology: TopologyLike, group: Any = None) -> None:
+    """Sets the graph over which the group's neighbor operations average, from step 0 on.
+
+    Collective: every rank of the group calls it with an equal topology. Operations that are under
+    way keep the topology that they started with.
+
+    Args:
+        topology: an nx.DiGraph on the ranks 0..size-1 whose edge (j, i) carries the weight that i
+            gives to what it receives from j (where it has none: 1 / (in-degree + 1)); a `Schedule`;
+            the name of one ("one_peer_exponential"); or a function from the number of ranks to one
+            (`bluefog_pg.ring`).
+        group: a process group of backend "bluefog"; default: the world.
+
+    Raises:
+        TypeError, ValueError: the topology does not fit (other number of nodes, NaN weights, ...).
+        MismatchError: the ranks' topologies differ; the message names the edges. All ranks raise.
+    """
+    backend = backend_of(group)
+    neighborhood = Neighborhood(topology, backend)
+    state = GroupState.of(backend)
+    state.neighborhood, state.step = neighborhood, 0
+
+
+def get_topology(group: Any = None) -> Topology | None:
+    """Returns the group's nx.DiGraph or `Schedule`; None before `set_topology`."""
+    neighborhood = GroupState.of(backend_of(group)).neighborhood
+    return None if neighborhood is None else neighborhood.topology
+
+
+def neighbor_allreduce(
+    tensor: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    self_weight: float | None = None,
+    src_weights: Weights | None = None,
+    dst_weights: Weights | None = None,
+    step: int | None = None,
+    out: torch.Tensor | Sequence[torch.Tensor] | None = None,
+    group: Any = None,
+    async_op: bool = False,
+) -> Any:
+    """Returns the weighted average of this rank's tensor and its in-neighbours'.
+
+    y_i = self_weight_i x_i + sum_j src_weights_i[j] dst_weights_j[i] x_j. Without weights the
+    group's topology gives them. Every rank of the group calls this, also one without neighbours.
+
+    Args:
+        tensor: float16, bfloat16, float32 or float64 on the CPU, any shape and strides; or a list
+            of such (dtypes may differ), which goes as one exchange. Neighbours bring equal dtypes
+            and shapes. Half precision is accumulated in float32.
+        self_weight, src_weights: weights of this rank and of the ranks it receives from. Alone they
+            reweigh the topology's in-neighbours (one that is left out counts 0). A list of ranks
+            means 1 / (number of sources + 1) each, and so is self_weight by default.
+        dst_weights: ranks this one sends to, each with a scale for what it sends (1 for a list).
+            With src_weights this replaces the topology for one call; each send must be expected by
+            its receiver.
+        step: which step of a dynamic topology; by default a counter that advances with each call,
+            on all ranks alike.
+        out: where the result goes; may be `tensor` itself, must not overlap it otherwise.
+        group: a process group of backend "bluefog"; default: the world.
+        async_op: return at once with a `Work`; the result is there after `wait()`. Until then
+            neither `tensor` nor `out` may be changed.
+
+    Returns:
+        A tensor (list for a list) of the shape of `tensor`; with async_op, a Work whose `result()`
+        is the list of outputs.
+
+    Raises:
+        TypeError: an integer, bool or complex tensor (convert it first), or wrong argument types.
+        ValueError: sparse or meta tensors, a device that is not served, ranks out of range, twice
+            or this one, NaN weights, no topology.
+        MismatchError, NeighborTimeoutError, PeerLostError, AbortedError: see `bluefog_pg.errors`.
+    """
+    backend = backend_of(group)
+    inputs = _as_list(tensor)
+    if out is None:
+        outputs = [torch.empty_like(x, requires_grad=False) for x in inputs]
+    else:
+        outputs = _as_list(out)
+    plan, at = _plan(backend, self_weight, src_weights, dst_weights, step)
+    with GroupState.of(backend).advancing(backend, advance=step is None and at >= 0):
+        work = backend.neighbor_allreduce(inputs, outputs, plan, at, async_op)
+    if async_op:
+        return work
+    return outputs[0] if isinstance(tensor, torch.Tensor) else outputs
+
+
+def neighbor_allgather(
+    tensor: torch.Tensor,
+    *,
+    src_ranks: Sequence[int] | None = None,
+    dst_ranks: Sequence[int] | None = None,
+    group: Any = None,
+    async_op: bool = False,
+) -> Any:
+    """Returns the in-neighbours' tensors concatenated along dimension 0, this rank's not included.
+
+    The order is ascending by rank for the topology, and that of `src_ranks` where they are given.
+
+    Args:
+        tensor: any dtype, on the CPU. Neighbours bring equal dtypes and shapes, except that first
+            dimensions may differ. A 0-d tensor counts as shape (1,).
+        src_ranks, dst_ranks: whom to receive from and send to, instead of the topology's current
+            step; both or none.
+        group, async_op: as in `neighbor_allreduce`; the Work's `result()` is a list of one tensor.
+
+    Returns:
+        A tensor of shape (sum of the sources' first dimensions, ...).
+
+    Raises:
+        As `neighbor_allreduce`.
+    """
+    backend = backend_of(group)
+    if (src_ranks is None) != (dst_ranks is None):
+        raise ValueError("give both src_ranks and dst_ranks, or neither to use the topology")
+    if src_ranks is None or dst_ranks is None:
+        plan, at = GroupState.of(backend).plan(None)
+    else:
+        sources = [(_rank(rank), 1.0) for rank in src_ranks]
+        destinations = [(_rank(rank), 1.0) for rank in dst_ranks]
+        plan, at = load().Plan(backend.rank(), backend.size(), 0.0, sources, destinations), -1
+    with GroupState.of(backend).advancing(backend, advance=at >= 0):
+        work = backend.neighbor_allgather(tensor, plan, at, async_op)
+    return work if async_op else work.get_future().value()[0]
+
+
+def bytes_sent(group: Any = None) -> int:
+    """Returns how many payload bytes this rank has sent in neighbor operations of the group.
+
+    Counted once per destination, headers left out.
+    """
+    return backend_of(group).bytes_sent
+
+
+def _plan(
+    backend: Any,
+    self_weight: float | None,
+    src_weights: Weights | None,
+    dst_weights: Weights | None,
+    step: int | None,
+) -> tuple[Any, int]:
+    """Returns the plan for a call with these arguments, and its round (-1: weights of the call)."""
+    if self_weight is None and src_weights is None and dst_weights is None:
+        return GroupState.of(backend).plan(None if step is None else operator.index(step))
+    if src_weights is None:
+        raise ValueError("self_weight and dst_weights need src_weights too")
+    if dst_weights is not None and step is not None:
+        raise ValueError("step belongs to the topology, which dst_weights replaces")
+    uniform = 1 / (len(src_weights) + 1)
+    sources = _edges(src_weights, uniform)
+    if self_weight is None:
+        if isinstance(src_weights, Mapping):
+            raise ValueError("src_weights with weights need a self_weight too")
+        self_weight = uniform
+    if dst_weights is None:
+        return _reweighed(backend, float(self_weight), sources, step)
+    destinations = _edges(dst_weights, 1.0)
+    return load().Plan(
+        backend.rank(), backend.size(), float(self_weight), sorted(sources), destinations
+    ), -1
+
+
+def _reweighed(
+    backend: Any, self_weight: float, given: list[tuple[int, float]], step: int | None
+) -> tuple[Any, int]:
+    """Returns the topology's plan with other weights; neighbours that are left out count 0."""
+    plan, at = GroupState.of(backend).plan(step)
+    neighbors = [rank for rank, _ in plan.sources]
+    weights = dict(given)
+    if len(weights) < len(given):
+        raise ValueError(
+            f"src_weights of rank {backend.rank()} names a rank twice: {[r for r, _ in given]}"
+        )
+    strangers = sorted(weights.keys() - set(neighbors))
+    if strangers:
+        raise ValueError(
+            f"src_weights of rank {backend.rank()} names {strangers}, which are not among its "
+            f"in-neighbours {neighbors}; to receive from other ranks give dst_weights too"
+        )
+    sources = [(rank, weights.get(rank, 0.0)) for rank in neighbors]
+    return load().Plan(plan.rank, plan.size, self_weight, sources, plan.destinations), at
+
+
+def _edges(weights: Weights, uniform: float) -> list[tuple[int, float]]:
+    if isinstance(weights, Mapping):
+        return [(_rank(rank), float(weight)) for rank, weight in weights.items()]
+    return [(_rank(rank), uniform) for rank in weights]
+
+
+def _rank(rank: Any) -> int:
+    if isinstance(rank, bool):
+        raise TypeError(f"a rank must be an int, got {rank!r}")
+    return operator.index(rank)
+
+
+def _as_list(tensors: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)

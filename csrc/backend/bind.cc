@@ -1,0 +1,168 @@
+// Python module bluefog_pg._C. Its stubs are bluefog_pg/_C.pyi.
+#include <pybind11/chrono.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include "backend/bluefog_backend.h"
+#include "backend/work.h"
+#include "base/error.h"
+
+namespace py = pybind11;
+
+namespace bluefog {
+namespace {
+
+using OptionsPtr = c10::intrusive_ptr<BluefogOptions>;
+using StorePtr = c10::intrusive_ptr<c10d::Store>;
+using NamedEdges = std::vector<std::pair<int, double>>;
+
+// Error kinds become the classes of bluefog_pg/errors.py; a usage error is a ValueError.
+void raise(const Error& error) {
+  const char* name = nullptr;
+  switch (error.code()) {
+    case ErrorCode::kUsage:
+      return py::set_error(PyExc_ValueError, error.what());
+    case ErrorCode::kMismatch:
+      name = "MismatchError";
+      break;
+    case ErrorCode::kTimeout:
+      name = "NeighborTimeoutError";
+      break;
+    case ErrorCode::kPeerLost:
+      name = "PeerLostError";
+      break;
+    case ErrorCode::kAborted:
+      name = "AbortedError";
+      break;
+    case ErrorCode::kSystem:
+      name = "BluefogError";
+      break;
+  }
+  py::set_error(py::module_::import("bluefog_pg.errors").attr(name), error.what());
+}
+
+// A Python object held by C++ code that may end without the GIL, or after Python (then it is left
+// alone).
+std::shared_ptr<py::object> hold(py::object object) {
+  return {new py::object(std::move(object)), [](py::object* held) {
+            if (!Py_IsInitialized()) return;
+            const py::gil_scoped_acquire gil;
+            delete held;
+          }};
+}
+
+// Makes a std::function that calls a Python one, on any thread.
+template <typename Result, typename... Args>
+std::function<Result(Args...)> callback(py::object function) {
+  return [held = hold(std::move(function))](Args... args) {
+    const py::gil_scoped_acquire gil;
+    return (*held)(args...).template cast<Result>();
+  };
+}
+
+std::vector<Edge> to_edges(const NamedEdges& pairs) {
+  std::vector<Edge> edges;
+  for (const auto& [rank, weight] : pairs) edges.push_back({rank, weight});
+  return edges;
+}
+
+NamedEdges to_pairs(const std::vector<Edge>& edges) {
+  NamedEdges pairs;
+  for (const Edge& edge : edges) pairs.emplace_back(edge.rank, edge.weight);
+  return pairs;
+}
+
+void bind_plan(py::module_& module) {
+  py::class_<Plan, std::shared_ptr<Plan>>(module, "Plan")
+      .def(py::init([](int rank, int size, double self_weight, const NamedEdges& sources,
+                       const NamedEdges& destinations) {
+             return std::make_shared<Plan>(rank, size, self_weight, to_edges(sources),
+                                           to_edges(destinations));
+           }),
+           py::arg("rank"), py::arg("size"), py::arg("self_weight"), py::arg("sources"),
+           py::arg("destinations"))
+      .def_property_readonly("rank", &Plan::rank)
+      .def_property_readonly("size", &Plan::size)
+      .def_property_readonly("self_weight", &Plan::self_weight)
+      .def_property_readonly("sources", [](const Plan& plan) { return to_pairs(plan.sources()); })
+      .def_property_readonly("destinations",
+                             [](const Plan& plan) { return to_pairs(plan.destinations()); })
+      .def("__eq__", [](const Plan& self, const Plan& other) { return self == other; })
+      .def("__repr__", [](const Plan& plan) { return "<Plan " + plan.describe() + ">"; });
+}
+
+void bind_options(py::module_& module, const py::object& base) {
+  auto copy = [](const BluefogOptions& options) {
+    return c10::make_intrusive<BluefogOptions>(options);
+  };
+  py::class_<BluefogOptions, OptionsPtr>(module, "BluefogOptions", base)
+      .def(py::init([](const std::string& transport,
+                       c10::intrusive_ptr<c10d::Backend::Options> cuda) {
+             auto options = c10::make_intrusive<BluefogOptions>(kBackendDefaultTimeout, transport);
+             options->cuda = std::move(cuda);
+             return options;
+           }),
+           py::kw_only(), py::arg("transport") = "auto", py::arg("cuda") = py::none())
+      .def_readonly("transport", &BluefogOptions::transport)
+      .def_readonly("cuda", &BluefogOptions::cuda)
+      .def("__copy__", copy)
+      .def("__deepcopy__",
+           [copy](const BluefogOptions& options, const py::dict&) { return copy(options); });
+}
+
+void bind_backend(py::module_& module, const py::object& base) {
+  const auto no_gil = py::call_guard<py::gil_scoped_release>();
+  py::class_<BluefogBackend, c10::intrusive_ptr<BluefogBackend>>(module, "BluefogBackend", base)
+      .def(py::init([](StorePtr store, int rank, int size, OptionsPtr options, BackendPtr cpu,
+                       py::object make_cuda, py::object make_edges, py::object make_child) {
+             Makers makers{
+                 callback<BackendPtr>(std::move(make_cuda)),
+                 callback<BackendPtr>(std::move(make_edges)),
+                 callback<BackendPtr, StorePtr, int, int, OptionsPtr>(std::move(make_child))};
+             return c10::make_intrusive<BluefogBackend>(std::move(store), rank, size,
+                                                        std::move(options), std::move(cpu),
+                                                        std::move(makers));
+           }),
+           py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::arg("cpu"),
+           py::arg("make_cuda"), py::arg("make_edges"), py::arg("make_child"))
+      .def("neighbor_allreduce", &BluefogBackend::neighborAllreduce, py::arg("inputs"),
+           py::arg("outputs"), py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
+      .def("neighbor_allgather", &BluefogBackend::neighborAllgather, py::arg("input"),
+           py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
+      .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
+      // These wait for a thread that connects the group, which may be waiting for Python's lock.
+      .def_property_readonly("bytes_sent", py::cpp_function(&BluefogBackend::bytesSent, no_gil))
+      .def_property_readonly("sequence", py::cpp_function(&BluefogBackend::sequence, no_gil))
+      .def_property_readonly("options", &BluefogBackend::options)
+      .def_property(
+          "_state",
+          [](const BluefogBackend& self) {
+            return self.python_state ? *std::static_pointer_cast<py::object>(self.python_state)
+                                     : py::none();
+          },
+          [](BluefogBackend& self, py::object state) {
+            self.python_state = hold(std::move(state));
+          })
+      .def("comm_split_count", &BluefogBackend::splitCount)
+      .def(
+          "perform_nocolor_split", [](BluefogBackend&, const py::object&) {},
+          "ProcessGroupNCCL's call for ranks that are in no part of a split; no communicator needs "
+          "it here.");
+}
+
+}  // namespace
+}  // namespace bluefog
+
+PYBIND11_MODULE(_C, module) {
+  const py::object backend = py::module_::import("torch._C._distributed_c10d").attr("Backend");
+  // Not a static local of a Python type: the translator only keeps a function pointer.
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const bluefog::Error& known) {
+      bluefog::raise(known);
+    }
+  });
+  bluefog::bind_plan(module);
+  bluefog::bind_options(module, backend.attr("Options"));
+  bluefog::bind_backend(module, backend);
+}

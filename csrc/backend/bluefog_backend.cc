@@ -1,0 +1,297 @@
+#include "backend/bluefog_backend.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "backend/connect.h"
+#include "backend/gil.h"
+#include "backend/work.h"
+#include "base/env.h"
+#include "base/error.h"
+
+namespace bluefog {
+
+BluefogOptions::BluefogOptions(std::chrono::milliseconds timeout, std::string transport)
+    : Options("bluefog", timeout), transport(std::move(transport)) {
+  check_transport_name(this->transport);
+}
+
+BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                               c10::intrusive_ptr<BluefogOptions> options, BackendPtr cpu,
+                               Makers makers)
+    : Backend(rank, size),
+      store_(std::move(store)),
+      options_(std::move(options)),
+      cpu_(std::move(cpu)),
+      makers_(std::move(makers)),
+      pid_(::getpid()) {}
+
+// The threads that are joined here may be waiting for Python's lock: the progress thread to call a
+// future's callback, those of Gloo to drop a tensor's Python object. A forked child has none of
+// these threads and must not join them.
+BluefogBackend::~BluefogBackend() {
+  if (::getpid() != pid_) {
+    executor_.release();
+    transport_.release();
+    cuda_.release();
+    cpu_.release();
+    return;
+  }
+  const GilReleased released;
+  executor_.reset();
+  transport_.reset();
+  cuda_.reset();
+  cpu_.reset();
+}
+
+c10d::Backend& BluefogBackend::inner(at::Device device) {
+  check_process();
+  if (device.is_cpu()) {
+    return *cpu_;
+  }
+  TORCH_CHECK_VALUE(device.is_cuda(),
+                    "the process group serves cpu and cuda tensors, got a tensor on ", device);
+  std::lock_guard lock(cuda_mutex_);
+  if (!cuda_) {
+    cuda_ = makers_.cuda();
+    cuda_->setGroupUid(getGroupUid());
+    cuda_->setBoundDeviceId(getBoundDeviceId());
+  }
+  return *cuda_;
+}
+
+BackendPtr BluefogBackend::cuda_if_made() {
+  std::lock_guard lock(cuda_mutex_);
+  return cuda_;
+}
+
+// On the CPU, batch_isend_irecv posts its operations one by one, as it does for Gloo.
+bool BluefogBackend::supportsCoalescing() const { return at::hasCUDA(); }
+
+void BluefogBackend::startCoalescing() {
+  TORCH_CHECK(!coalescing_, "startCoalescing was called twice without endCoalescing");
+  coalescing_ = true;
+}
+
+WorkPtr BluefogBackend::endCoalescing() {
+  TORCH_CHECK(coalescing_, "endCoalescing was called without startCoalescing");
+  coalescing_ = false;
+  std::vector<WorkPtr> works = std::exchange(coalesced_, {});
+  if (std::exchange(cuda_coalescing_, false)) {
+    works.push_back(inner(at::kCUDA).endCoalescing());
+  }
+  if (works.size() == 1) {
+    return works[0];
+  }
+  return c10::make_intrusive<CoalescedWork>(std::move(works));
+}
+
+bool BluefogBackend::supportsTensorAlloc(c10::DeviceIndex device) {
+  const BackendPtr cuda = cuda_if_made();
+  return cuda && cuda->supportsTensorAlloc(device);
+}
+
+at::Tensor BluefogBackend::allocateTensor(long size, at::TensorOptions options) {
+  return inner(options.device()).allocateTensor(size, options);
+}
+
+std::shared_ptr<c10::Allocator> BluefogBackend::getMemAllocator() {
+  return inner(at::kCUDA).getMemAllocator();
+}
+
+void BluefogBackend::eagerConnectSingleDevice(at::Device device) {
+  if (device.is_cuda()) {
+    inner(device).eagerConnectSingleDevice(device);
+  }
+}
+
+void BluefogBackend::setGroupUid(const std::string& uid) {
+  Backend::setGroupUid(uid);
+  cpu_->setGroupUid(uid);
+  if (const BackendPtr cuda = cuda_if_made()) {
+    cuda->setGroupUid(uid);
+  }
+}
+
+void BluefogBackend::setTimeout(std::chrono::milliseconds timeout) {
+  options_->timeout = timeout;
+  cpu_->setTimeout(timeout);
+  if (const BackendPtr cuda = cuda_if_made()) {
+    cuda->setTimeout(timeout);
+  }
+}
+
+void BluefogBackend::setSequenceNumberForGroup() { cpu_->setSequenceNumberForGroup(); }
+
+uint64_t BluefogBackend::getSequenceNumberForGroup() {
+  const BackendPtr cuda = cuda_if_made();
+  return cuda ? cuda->getSequenceNumberForGroup() : cpu_->getSequenceNumberForGroup();
+}
+
+BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
+                                 const std::vector<int>& ranks,
+                                 const c10::intrusive_ptr<Options>& options) {
+  ++split_count_;
+  const auto mine = std::find(ranks.begin(), ranks.end(), getRank());
+  if (mine == ranks.end()) {
+    return nullptr;
+  }
+  auto child = c10::make_intrusive<BluefogOptions>(options->timeout, options_->transport);
+  if (auto given = c10::dynamic_intrusive_pointer_cast<BluefogOptions>(options)) {
+    child->transport = given->transport;
+    child->cuda = given->cuda;
+  }
+  child->group_name = options->group_name;
+  child->global_ranks_in_group = options->global_ranks_in_group;
+  return makers_.child(store, static_cast<int>(mine - ranks.begin()),
+                       static_cast<int>(ranks.size()), std::move(child));
+}
+
+void BluefogBackend::registerOnCompletionHook(
+    std::function<void(std::shared_ptr<c10d::WorkInfo>)>&& hook) {
+  inner(at::kCUDA).registerOnCompletionHook(std::move(hook));
+}
+
+void BluefogBackend::waitForPendingWorks() { inner(at::kCUDA).waitForPendingWorks(); }
+
+void BluefogBackend::enableCollectivesTiming() {
+  if (const BackendPtr cuda = cuda_if_made()) {
+    cuda->enableCollectivesTiming();
+  }
+}
+
+c10d::ErrorType BluefogBackend::getError() {
+  const BackendPtr cuda = cuda_if_made();
+  return cuda ? cuda->getError() : c10d::ErrorType::SUCCESS;
+}
+
+// The lock is held by a thread that connects, which looks at closed_ and may wait for Python's lock.
+void BluefogBackend::abort() {
+  const GilReleased released;
+  closed_ = true;
+  {
+    std::lock_guard lock(connect_mutex_);
+    if (transport_) transport_->abort();
+  }
+  cpu_->abort();
+  if (const BackendPtr cuda = cuda_if_made()) {
+    cuda->abort();
+  }
+}
+
+void BluefogBackend::shutdown() {
+  closed_ = true;
+  if (::getpid() != pid_) {
+    return;  // the threads to end are the parent's
+  }
+  const GilReleased released;
+  Executor* running = nullptr;
+  {
+    std::lock_guard lock(connect_mutex_);
+    running = executor_.get();
+  }
+  if (running) running->shutdown();  // without the lock: a callback may be starting an operation
+  cpu_->shutdown();
+  if (const BackendPtr cuda = cuda_if_made()) {
+    cuda->shutdown();
+  }
+}
+
+void BluefogBackend::check_process() const {
+  if (::getpid() != pid_) {
+    fail(ErrorCode::kUsage, "rank ", getRank(), "'s process group was made in process ", pid_,
+         " and cannot be used in process ", ::getpid(),
+         ", which was forked from it; make a group in the child, or use "
+         "the spawn or forkserver start method");
+  }
+}
+
+Executor& BluefogBackend::executor() {
+  check_process();
+  std::lock_guard lock(connect_mutex_);
+  if (closed_) {
+    fail(ErrorCode::kAborted, "rank ", getRank(), "'s process group has been destroyed or aborted");
+  }
+  if (!executor_) {
+    connect();
+    executor_ = std::make_unique<Executor>(transport_.get());
+  }
+  return *executor_;
+}
+
+// First all ranks say that they are here, which may time out and be tried again; only then does
+// anything follow that has to be done by all of them together. A second try of that would find the
+// words of the first one in the store, so each has a place of its own there.
+void BluefogBackend::connect() {
+  const Env env = Env::read();
+  const std::string place = concat("neighbors/", connect_tries_, "/");
+  auto key_of = [&](const std::string& key, int rank) { return concat(place, key, "/", rank); };
+  const Rendezvous rendezvous{
+      [&](const std::string& key, const std::string& value) {
+        store_->set(key_of(key, getRank()), std::vector<uint8_t>(value.begin(), value.end()));
+      },
+      [&](int of, const std::string& key) {
+        wait_for_ranks({of}, {key_of(key, of)});
+        const std::vector<uint8_t> value = store_->get(key_of(key, of));
+        return std::string(value.begin(), value.end());
+      }};
+  rendezvous.set("here", "");
+  std::vector<int> ranks;
+  std::vector<std::string> keys;
+  for (int rank = 0; rank < getSize(); ++rank) {
+    ranks.push_back(rank);
+    keys.push_back(key_of("here", rank));
+  }
+  wait_for_ranks(ranks, keys);
+  ++connect_tries_;
+  Connection connection = connect_transport(
+      {options_->transport, getRank(), getSize(), env, Deadline::in(options_->timeout)}, rendezvous,
+      makers_.edges);
+  transport_ = std::move(connection.transport);
+  transport_names_ = std::move(connection.names);
+}
+
+// Looks again and again: nothing ends a Store's own wait before its time.
+void BluefogBackend::wait_for_ranks(const std::vector<int>& ranks,
+                                    const std::vector<std::string>& keys) {
+  const Deadline deadline = Deadline::in(options_->timeout);
+  std::chrono::milliseconds pause{1};
+  while (!store_->check(keys)) {
+    if (closed_) {
+      fail(ErrorCode::kAborted, "rank ", getRank(), "'s first neighbor operation ended because the ",
+           "process group was aborted or destroyed");
+    }
+    if (deadline.passed()) {
+      std::vector<int> missing;
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        if (!store_->check({keys[i]})) missing.push_back(ranks[i]);
+      }
+      fail(ErrorCode::kTimeout, "rank ", getRank(), " waited ", options_->timeout.count() / 1000.0,
+           " s for ", name_ranks(missing), " to join its first neighbor operation");
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, std::chrono::milliseconds(16));
+  }
+}
+
+std::string BluefogBackend::transportOf(int peer) {
+  TORCH_CHECK_VALUE(peer >= 0 && peer < getSize() && peer != getRank(), "rank ", getRank(),
+                    " has no peer ", peer, " in a group of ", getSize());
+  executor();
+  return transport_names_[peer];
+}
+
+uint64_t BluefogBackend::sequence() {
+  std::lock_guard lock(connect_mutex_);
+  return executor_ ? executor_->sequence() : 0;
+}
+
+uint64_t BluefogBackend::bytesSent() {
+  std::lock_guard lock(connect_mutex_);
+  return executor_ ? executor_->bytes_sent() : 0;
+}
+
+}  // namespace bluefog

@@ -1,0 +1,198 @@
+// The process group backend "bluefog": standard collectives go to Gloo (CPU) and NCCL (CUDA),
+// reached through their c10d backends; neighbor operations are this project's own.
+//
+// Thread-safe to the extent that c10d asks for: calls on one group come in the same order on all
+// ranks. There is no state outside the object: groups, and ranks that are threads of one process,
+// work side by side.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+#include <vector>
+
+#include "backend/executor.h"
+#include "backend/options.h"
+#include "plan/plan.h"
+
+namespace bluefog {
+
+using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
+using WorkPtr = c10::intrusive_ptr<c10d::Work>;
+using Tensors = std::vector<at::Tensor>;
+
+/// Makers of the backends below this one; each call is collective over the group. They are Python
+/// functions (bluefog_pg/_create.py), because torch's own classes are made there on all versions
+/// alike.
+struct Makers {
+  std::function<BackendPtr()> cuda;  // NCCL; called at the first CUDA tensor
+  std::function<BackendPtr()>
+      edges;  // Gloo for neighbor operations alone; called where some rank is on another host
+  std::function<BackendPtr(c10::intrusive_ptr<c10d::Store>, int rank, int size,
+                           c10::intrusive_ptr<BluefogOptions>)>
+      child;  // a group split off this one
+};
+
+class BluefogBackend : public c10d::Backend {
+ public:
+  BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                 c10::intrusive_ptr<BluefogOptions> options, BackendPtr cpu, Makers makers);
+  ~BluefogBackend() override;
+
+  // ---- Neighbor operations (neighbor_ops.cc)
+
+  /// outputs[t] = self_weight * inputs[t] + sum over sources of weight * their inputs[t], all
+  /// tensors in one exchange. `round` is the step of the topology, or -1. Not async: returns when
+  /// it is done, and throws its error.
+  WorkPtr neighborAllreduce(Tensors inputs, Tensors outputs, std::shared_ptr<const Plan> plan,
+                            int64_t round, bool async);
+
+  /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
+  /// dimensions may differ.
+  WorkPtr neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
+                            int64_t round, bool async);
+
+  /// Payload bytes sent to neighbours so far, counted once per destination.
+  uint64_t bytesSent();
+
+  /// Neighbor operations started so far; one that is refused for its arguments does not count.
+  uint64_t sequence();
+
+  /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
+  /// collective.
+  std::string transportOf(int peer);
+
+  /// What bluefog_pg/group.py keeps for this group (its topology); opaque here.
+  std::shared_ptr<void> python_state;
+
+  // ---- Groups (bluefog_backend.cc)
+
+  const std::string getBackendName() const override { return "bluefog"; }
+  c10::intrusive_ptr<Options> getBackendOptions() override { return options_; }
+  const c10::intrusive_ptr<BluefogOptions>& options() const { return options_; }
+  bool supportsSplitting() const override { return true; }
+  bool supportsCoalescing() const override;
+  bool supportsTensorAlloc(c10::DeviceIndex device) override;
+  at::Tensor allocateTensor(long size, at::TensorOptions options) override;
+  std::shared_ptr<c10::Allocator> getMemAllocator() override;
+  void eagerConnectSingleDevice(at::Device device) override;
+  void setGroupUid(const std::string& uid) override;
+  void setTimeout(std::chrono::milliseconds timeout) override;
+  void setSequenceNumberForGroup() override;
+  uint64_t getSequenceNumberForGroup() override;
+  BackendPtr split(const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
+                   const c10::intrusive_ptr<Options>& options) override;
+  uint64_t splitCount() const { return split_count_; }
+  void startCoalescing() override;
+  WorkPtr endCoalescing() override;
+  void registerOnCompletionHook(
+      std::function<void(std::shared_ptr<c10d::WorkInfo>)>&& hook) override;
+  void waitForPendingWorks() override;
+  void enableCollectivesTiming() override;
+  c10d::ErrorType getError() override;
+  void abort() override;
+  void shutdown() override;
+
+  // ---- Standard collectives (collectives.cc). Only the old names of methods that torch 2.14
+  // renamed: they exist everywhere, and the new ones forward to them.
+
+  WorkPtr broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) override;
+  WorkPtr allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) override;
+  WorkPtr allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& opts) override;
+  WorkPtr allreduce_coalesced(Tensors& tensors,
+                              const c10d::AllreduceCoalescedOptions& opts) override;
+  WorkPtr reduce(Tensors& tensors, const c10d::ReduceOptions& opts) override;
+  WorkPtr allgather(std::vector<Tensors>& outputs, Tensors& inputs,
+                    const c10d::AllgatherOptions& opts) override;
+  WorkPtr _allgather_base(at::Tensor& output, at::Tensor& input,
+                          const c10d::AllgatherOptions& opts) override;
+  WorkPtr allgather_coalesced(std::vector<Tensors>& outputs, Tensors& inputs,
+                              const c10d::AllgatherOptions& opts) override;
+  WorkPtr allgather_into_tensor_coalesced(Tensors& outputs, Tensors& inputs,
+                                          const c10d::AllgatherOptions& opts) override;
+  WorkPtr gather(std::vector<Tensors>& outputs, Tensors& inputs,
+                 const c10d::GatherOptions& opts) override;
+  WorkPtr scatter(Tensors& outputs, std::vector<Tensors>& inputs,
+                  const c10d::ScatterOptions& opts) override;
+  WorkPtr reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
+                         const c10d::ReduceScatterOptions& opts) override;
+  WorkPtr _reduce_scatter_base(at::Tensor& output, at::Tensor& input,
+                               const c10d::ReduceScatterOptions& opts) override;
+  WorkPtr reduce_scatter_tensor_coalesced(Tensors& outputs, Tensors& inputs,
+                                          const c10d::ReduceScatterOptions& opts) override;
+  WorkPtr alltoall_base(at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_splits,
+                        std::vector<int64_t>& input_splits,
+                        const c10d::AllToAllOptions& opts) override;
+  WorkPtr alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& opts) override;
+  WorkPtr send(Tensors& tensors, int destination, int tag) override;
+  WorkPtr recv(Tensors& tensors, int source, int tag) override;
+  WorkPtr recvAnysource(Tensors& tensors, int tag) override;
+  WorkPtr barrier(const c10d::BarrierOptions& opts) override;
+  void monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_ranks) override;
+
+ private:
+  // The inner backend for tensors of this device; makes the CUDA one on first use.
+  c10d::Backend& inner(at::Device device);
+  BackendPtr cuda_if_made();
+
+  // Calls `collective` on the inner backend of the device; inside a coalescing block also remembers
+  // its Work.
+  template <typename Collective>
+  WorkPtr forward(at::Device device, Collective&& collective);
+
+  // Connects this rank with the others for neighbor operations, once. Collective.
+  Executor& executor();
+  void connect();
+  void wait_for_ranks(const std::vector<int>& ranks, const std::vector<std::string>& keys);
+
+  // Throws in a process that was forked from the one that made the group: there are no threads.
+  void check_process() const;
+
+  WorkPtr start(Task task, c10::intrusive_ptr<class NeighborWork> work, bool async);
+  void check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const;
+
+  const c10::intrusive_ptr<c10d::Store> store_;
+  const c10::intrusive_ptr<BluefogOptions> options_;
+  BackendPtr cpu_;
+  const Makers makers_;
+  const int pid_;  // of the process that made the group
+  std::atomic<uint64_t> split_count_{0};
+
+  std::mutex cuda_mutex_;
+  BackendPtr cuda_;  // under cuda_mutex_
+
+  // Coalescing is per group and, as everywhere in c10d, for one thread at a time.
+  bool coalescing_ = false;
+  bool cuda_coalescing_ = false;
+  std::vector<WorkPtr> coalesced_;
+
+  std::mutex connect_mutex_;
+  std::atomic<bool> closed_{false};           // by abort() and shutdown()
+  int connect_tries_ = 0;                     // under connect_mutex_
+  std::unique_ptr<Transport> transport_;      // made under connect_mutex_
+  std::unique_ptr<Executor> executor_;        // made under connect_mutex_; goes before transport_
+  std::vector<std::string> transport_names_;  // by rank
+};
+
+template <typename Collective>
+WorkPtr BluefogBackend::forward(at::Device device, Collective&& collective) {
+  c10d::Backend& backend = inner(device);
+  if (!coalescing_) {
+    return collective(backend);
+  }
+  if (device.is_cuda() && !cuda_coalescing_) {
+    backend.startCoalescing();
+    cuda_coalescing_ = true;
+  }
+  WorkPtr work = collective(backend);
+  if (work && !device.is_cuda()) {
+    coalesced_.push_back(work);
+  }
+  return work;
+}
+
+}  // namespace bluefog

@@ -1,0 +1,73 @@
+#include "backend/connect.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "transport/gloo/gloo_transport.h"
+#include "transport/routed.h"
+#include "transport/shm/shm_transport.h"
+
+namespace bluefog {
+namespace {
+
+// Whether every rank reaches every other one through shared memory: all ranks come to the same
+// answer.
+bool everybody_local(const Rendezvous& rendezvous, int rank, int size, bool all_local_here) {
+  rendezvous.set("all_local", all_local_here ? "1" : "0");
+  bool everybody = all_local_here;
+  for (int peer = 0; peer < size; ++peer) {
+    everybody = everybody && (peer == rank || rendezvous.get(peer, "all_local") == "1");
+  }
+  return everybody;
+}
+
+}  // namespace
+
+void check_transport_name(const std::string& name) {
+  if (name != "auto" && name != "shm" && name != "gloo") {
+    fail(ErrorCode::kUsage, "transport \"", name,
+         "\" is unknown; use \"auto\", \"shm\" or \"gloo\"");
+  }
+}
+
+Connection connect_transport(const ConnectOptions& options, const Rendezvous& rendezvous,
+                             const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo) {
+  check_transport_name(options.transport);
+  std::vector<std::string> names(options.size, "gloo");
+  names[options.rank] = "self";
+  if (options.transport == "gloo") {
+    return {std::make_unique<GlooTransport>(make_gloo()), std::move(names)};
+  }
+
+  auto shm = shm::ShmTransport::connect(rendezvous, options.rank, options.size, options.env,
+                                        options.deadline);
+  std::vector<int> remote;
+  for (int peer = 0; peer < options.size; ++peer) {
+    if (peer == options.rank) continue;
+    if (shm->reaches(peer)) {
+      names[peer] = "shm";
+    } else {
+      remote.push_back(peer);
+    }
+  }
+  if (everybody_local(rendezvous, options.rank, options.size, remote.empty())) {
+    return {std::move(shm), std::move(names)};
+  }
+  if (options.transport == "shm") {
+    fail(ErrorCode::kUsage, "transport \"shm\" was asked for, but rank ", options.rank,
+         " and some others are not on ", "the same host or may not share memory",
+         remote.empty() ? "" : ": " + name_ranks(remote), "; use \"auto\"");
+  }
+  std::vector<std::unique_ptr<Transport>> transports;
+  transports.push_back(
+      std::make_unique<GlooTransport>(make_gloo()));  // before shm, see RoutedTransport
+  transports.push_back(std::move(shm));
+  std::vector<int> routes(options.size);
+  std::transform(names.begin(), names.end(), routes.begin(),
+                 [](auto& name) { return name == "shm" ? 1 : 0; });
+  return {std::make_unique<RoutedTransport>(std::move(transports), std::move(routes)),
+          std::move(names)};
+}
+
+}  // namespace bluefog

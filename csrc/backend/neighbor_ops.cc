@@ -1,0 +1,212 @@
+// From tensors to tasks for the executor, and back.
+#include <ATen/MemoryOverlap.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "backend/bluefog_backend.h"
+#include "backend/schema.h"
+#include "backend/work.h"
+#include "base/error.h"
+
+namespace bluefog {
+namespace {
+
+const char* const kTitleAllreduce = "bluefog:neighbor_allreduce";
+const char* const kTitleAllgather = "bluefog:neighbor_allgather";
+
+std::optional<DType> averaged_as(at::ScalarType type) {
+  switch (type) {
+    case at::kHalf:
+      return DType::kFloat16;
+    case at::kBFloat16:
+      return DType::kBFloat16;
+    case at::kFloat:
+      return DType::kFloat32;
+    case at::kDouble:
+      return DType::kFloat64;
+    default:
+      return std::nullopt;
+  }
+}
+
+// Plain memory with the tensor's values in row-major order; the tensor itself where it is that
+// already.
+at::Tensor packed(const at::Tensor& tensor) {
+  return tensor.detach().resolve_conj().resolve_neg().contiguous();
+}
+
+bool is_packed(const at::Tensor& tensor) { return tensor.is_contiguous() && !tensor.is_neg(); }
+
+const std::byte* bytes_of(const at::Tensor& tensor) {
+  return static_cast<const std::byte*>(tensor.const_data_ptr());
+}
+
+// The tensors of one averaging, kept alive until its Work is complete.
+struct Averaging {
+  Tensors inputs;   // packed
+  Tensors outputs;  // the user's
+  Tensors results;  // packed: an output itself, or a stand-in for one with other strides
+
+  // Autograd learns of the writing, as it does for any in-place operation. Modes belong to the
+  // caller's thread; this may be another one.
+  void deliver() {
+    for (std::size_t t = 0; t < outputs.size(); ++t) {
+      std::optional<c10::InferenceMode> inference;
+      if (outputs[t].is_inference()) inference.emplace();
+      const at::NoGradGuard no_grad;
+      if (results[t].unsafeGetTensorImpl() != outputs[t].unsafeGetTensorImpl()) {
+        outputs[t].copy_(results[t]);
+      } else if (!outputs[t].is_inference()) {
+        outputs[t].unsafeGetTensorImpl()->bump_version();
+      }
+    }
+  }
+};
+
+void check_output(const at::Tensor& input, const at::Tensor& output, std::size_t index) {
+  TORCH_CHECK_VALUE(output.sizes() == input.sizes() &&
+                        output.scalar_type() == input.scalar_type() &&
+                        output.layout() == at::kStrided && output.device() == input.device(),
+                    "neighbor_allreduce: output ", index, " is ", dtype_name(output.scalar_type()),
+                    output.sizes(), " on ", output.device(), ", but input ", index, " is ",
+                    dtype_name(input.scalar_type()), input.sizes(), " on ", input.device());
+  TORCH_CHECK_VALUE(at::has_internal_overlap(output) != at::MemOverlap::Yes,
+                    "neighbor_allreduce: output ", index,
+                    " has several elements in one place (an expanded tensor?); give it memory of "
+                    "its own with .contiguous()");
+}
+
+// An output may take the place of its own input, and of nothing else: other memory would be
+// overwritten before it is sent, or twice.
+void check_aliases(const std::vector<CombineSink::Part>& parts) {
+  struct Range {
+    const std::byte* begin;
+    const std::byte* end;
+    bool written;
+    std::size_t tensor;
+  };
+  std::vector<Range> ranges;
+  for (std::size_t t = 0; t < parts.size(); ++t) {
+    const auto& [offset, nbytes, dtype, x, y] = parts[t];
+    if (nbytes == 0) continue;
+    ranges.push_back({y, y + nbytes, true, t});
+    if (x != y) ranges.push_back({x, x + nbytes, false, t});
+  }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  auto name = [](const Range& range) {
+    return concat(range.written ? "output " : "input ", range.tensor);
+  };
+  const Range* furthest[2] = {nullptr, nullptr};  // which ends last, of those read and written
+  for (const Range& range : ranges) {
+    for (const Range* other : furthest) {
+      TORCH_CHECK_VALUE(!other || other->end <= range.begin || !(other->written || range.written),
+                        "neighbor_allreduce: ", name(range), " shares memory with ", name(*other),
+                        "; an output may be its own input, and share nothing with other tensors");
+    }
+    const Range*& last = furthest[range.written];
+    if (!last || last->end < range.end) last = &range;
+  }
+}
+
+}  // namespace
+
+void BluefogBackend::check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const {
+  TORCH_CHECK_VALUE(tensor.defined(), operation, " got an undefined tensor");
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, operation, " takes dense tensors, got layout ",
+                    tensor.layout(), "; convert it with .to_dense()");
+  TORCH_CHECK_VALUE(!tensor.is_quantized(), operation,
+                    " takes plain tensors, got a quantized one; .dequantize() it");
+  TORCH_CHECK_VALUE(!tensor.is_meta(), operation,
+                    " got a tensor on the meta device, which has no data");
+  TORCH_CHECK_VALUE(tensor.is_cpu(), operation, " serves tensors on cpu, got one on ",
+                    tensor.device(),
+                    "; neighbor operations have no CUDA transport yet, standard collectives do");
+}
+
+WorkPtr BluefogBackend::neighborAllreduce(Tensors inputs, Tensors outputs,
+                                          std::shared_ptr<const Plan> plan, int64_t round,
+                                          bool async) {
+  TORCH_CHECK_VALUE(outputs.size() == inputs.size(), "neighbor_allreduce got ", inputs.size(),
+                    " tensors and ", outputs.size(), " outputs");
+  auto averaging = std::make_shared<Averaging>();
+  Task task;
+  std::vector<CombineSink::Part> parts;
+  for (std::size_t t = 0; t < inputs.size(); ++t) {
+    check_neighbor_tensor("neighbor_allreduce", inputs[t]);
+    check_output(inputs[t], outputs[t], t);
+    const auto dtype = averaged_as(inputs[t].scalar_type());
+    TORCH_CHECK_TYPE(dtype.has_value(),
+                     "neighbor_allreduce averages float16, bfloat16, float32 and float64, got ",
+                     dtype_name(inputs[t].scalar_type()), "; convert it with .float() first");
+    const at::Tensor input = averaging->inputs.emplace_back(packed(inputs[t]));
+    const at::Tensor result = averaging->results.emplace_back(
+        is_packed(outputs[t]) ? outputs[t] : at::empty(input.sizes(), input.options()));
+    task.payload.add(input.const_data_ptr(), input.nbytes());
+    parts.push_back({task.payload.segments().back().offset, input.nbytes(), *dtype, bytes_of(input),
+                     static_cast<std::byte*>(result.unsafeGetTensorImpl()->mutable_data())});
+  }
+  check_aliases(parts);
+  task.frame = make_frame(Operation::kNeighborAllreduce, averaging->inputs, round);
+  task.plan = std::move(plan);
+  task.sink = std::make_unique<CombineSink>(std::move(parts));
+  task.timeout = options_->timeout;
+
+  auto work = c10::make_intrusive<NeighborWork>(getRank(), kTitleAllreduce, averaging->inputs);
+  averaging->outputs = std::move(outputs);
+  work->set_result(averaging->outputs);
+  task.done = [work, averaging](std::exception_ptr error) {
+    if (!error) {
+      try {
+        averaging->deliver();
+      } catch (...) {
+        error = std::current_exception();
+      }
+    }
+    work->complete(error);
+  };
+  return start(std::move(task), std::move(work), async);
+}
+
+WorkPtr BluefogBackend::neighborAllgather(const at::Tensor& tensor,
+                                          std::shared_ptr<const Plan> plan, int64_t round,
+                                          bool async) {
+  check_neighbor_tensor("neighbor_allgather", tensor);
+  const at::Tensor input = packed(tensor);
+  Task task;
+  task.payload.add(input.const_data_ptr(), input.nbytes());
+  task.frame = make_frame(Operation::kNeighborAllgather, {input}, round);
+  task.plan = std::move(plan);
+  task.timeout = options_->timeout;
+
+  auto work = c10::make_intrusive<NeighborWork>(getRank(), kTitleAllgather, Tensors{input});
+  task.sink = std::make_unique<GatherSink>([work, input](std::span<const int64_t> rows) {
+    std::vector<int64_t> sizes = input.dim() == 0 ? std::vector<int64_t>{1} : input.sizes().vec();
+    sizes[0] = 0;
+    for (int64_t count : rows) sizes[0] += count;
+    const at::Tensor output = at::empty(sizes, input.options());
+    work->set_result({output});
+    return static_cast<std::byte*>(output.mutable_data_ptr());
+  });
+  task.done = [work, input](std::exception_ptr error) { work->complete(error); };
+  return start(std::move(task), std::move(work), async);
+}
+
+WorkPtr BluefogBackend::start(Task task, c10::intrusive_ptr<NeighborWork> work, bool async) {
+  TORCH_CHECK_VALUE(task.plan && task.plan->rank() == getRank() && task.plan->size() == getSize(),
+                    "rank ", getRank(), " of ", getSize(), " got the plan of rank ",
+                    task.plan ? task.plan->rank() : -1, " of ", task.plan ? task.plan->size() : 0);
+  Executor& runner = executor();
+  if (async) {
+    runner.submit(std::move(task));
+  } else {
+    runner.run(std::move(task));
+    work->wait();
+  }
+  return work;
+}
+
+}  // namespace bluefog

@@ -1,0 +1,26 @@
+// What a user can set for one group: init_process_group("bluefog", pg_options=BluefogOptions(...)).
+#pragma once
+
+#include <string>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+
+namespace bluefog {
+
+struct BluefogOptions : c10d::Backend::Options {
+  explicit BluefogOptions(std::chrono::milliseconds timeout = kBackendDefaultTimeout,
+                          std::string transport = "auto");
+
+  /// Not `override`: torch before 2.14 has no such method, and copies options in Python instead.
+  virtual c10::intrusive_ptr<c10d::Backend::Options> clone() const {
+    return c10::make_intrusive<BluefogOptions>(*this);
+  }
+
+  /// How neighbours are reached on the CPU: "auto" (shared memory on the same host, Gloo
+  /// elsewhere), "shm" (an error where some rank is on another host) or "gloo".
+  std::string transport;
+
+  /// Options of ProcessGroupNCCL for the CUDA side of the group, or null for its defaults.
+  c10::intrusive_ptr<c10d::Backend::Options> cuda;
+};
+
+}  // namespace bluefog

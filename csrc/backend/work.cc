@@ -1,0 +1,73 @@
+#include "backend/work.h"
+
+#include <ATen/core/jit_type.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace bluefog {
+
+NeighborWork::NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs)
+    : Work(rank, c10d::OpType::UNKNOWN, title, inputs),
+      future_(
+          c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {
+}
+
+std::vector<at::Tensor> NeighborWork::result() { return result_; }
+
+c10::intrusive_ptr<c10::ivalue::Future> NeighborWork::getFuture() { return future_; }
+
+void NeighborWork::set_result(std::vector<at::Tensor> result) { result_ = std::move(result); }
+
+// The future first: who returns from wait() finds it done.
+void NeighborWork::complete(std::exception_ptr error) {
+  if (error) {
+    future_->setError(error);
+  } else {
+    future_->markCompleted(at::IValue(result_));
+  }
+  finish(error);
+}
+
+CoalescedWork::CoalescedWork(std::vector<c10::intrusive_ptr<c10d::Work>> works)
+    : Work(-1, c10d::OpType::COALESCED), works_(std::move(works)) {}
+
+bool CoalescedWork::isCompleted() {
+  return std::all_of(works_.begin(), works_.end(), [](auto& work) { return work->isCompleted(); });
+}
+
+bool CoalescedWork::isSuccess() const {
+  return std::all_of(works_.begin(), works_.end(), [](auto& work) { return work->isSuccess(); });
+}
+
+std::exception_ptr CoalescedWork::exception() const {
+  for (const auto& work : works_) {
+    if (auto error = work->exception()) return error;
+  }
+  return nullptr;
+}
+
+bool CoalescedWork::wait(std::chrono::milliseconds timeout) {
+  bool done = true;
+  for (auto& work : works_) {
+    done = work->wait(timeout) && done;
+  }
+  return done;
+}
+
+void CoalescedWork::synchronize() {
+  for (auto& work : works_) {
+    work->synchronize();
+  }
+}
+
+std::vector<at::Tensor> CoalescedWork::result() {
+  std::vector<at::Tensor> results;
+  for (auto& work : works_) {
+    const auto result = work->result();
+    results.insert(results.end(), result.begin(), result.end());
+  }
+  return results;
+}
+
+}  // namespace bluefog
