@@ -193,17 +193,17 @@ def table(runs):
     """One row for each run. Narrow enough for 80 columns."""
     result = Table(title=f"Test accuracy and cost on {dist.get_world_size()} ranks")
     result.add_column("", no_wrap=True)
-    columns = ("averaged", "each rank", "consensus distance", "per step", "sent per step")
+    columns = ("averaged", "each rank, %", "consensus distance", "per step", "sent per step")
     for column in columns:
         result.add_column(column, justify="right")
     first_ms = statistics.median(runs[0].step_ms)
     for run in runs:
         ms = statistics.median(run.step_ms)
-        worst, best = min(run.rank_accuracy).item(), max(run.rank_accuracy).item()
+        each_rank = [f"{accuracy.item():.1f}" for accuracy in run.rank_accuracy]
         result.add_row(
             run.name,
             f"{run.accuracy[-1]:.1f} %",
-            f"{worst:.1f}-{best:.1f} %",
+            " ".join(each_rank),
             f"{run.consensus_distance[-1]:.3f}",
             f"{ms:.2f} ms\n{ms / first_ms:.2f} x",
             f"{run.bytes_per_step() / 1000:.1f} kB\n{run.bytes_from}",

@@ -13,7 +13,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
-from support import TRANSPORTS, assert_same, attempt, averages, dense, raises, start, store, value_of
+from support import (
+    TRANSPORTS,
+    assert_same,
+    attempt,
+    averages,
+    dense,
+    raises,
+    start,
+    store,
+    value_of,
+)
 
 import bluefog_pg as bf
 from bluefog_pg import BluefogError, NeighborTimeoutError, PeerLostError

@@ -17,7 +17,6 @@ from support import (
     attempt,
     averages,
     dense,
-    exact_weights,
     raises,
     start,
     store,

@@ -17,7 +17,7 @@ from support import TRANSPORTS, assert_same, dense, exact_weights, start, value_
 import bluefog_pg as bf
 from bluefog_pg._create import make_backend
 from bluefog_pg.ops import bytes_sent
-from bluefog_pg.topology import mixing_matrix, names
+from bluefog_pg.topology import names
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SMALL = [(), (0,), (0, 3), (1,), (3, 5, 7)]
@@ -64,9 +64,7 @@ def named_topologies(rank, n, transport):
         y = bf.neighbor_allreduce(value_of(rank, (50,), torch.float64))
         # n terms, each rounded once when multiplied and once when added.
         bound = 2 * n * torch.finfo(torch.float64).eps * 251
-        torch.testing.assert_close(
-            y, dense(graph, rank, (50,), torch.float64), rtol=0, atol=bound
-        )
+        torch.testing.assert_close(y, dense(graph, rank, (50,), torch.float64), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])
@@ -167,15 +165,17 @@ def test_weights_of_the_call(transport):
 
 
 def layouts(shape):
-    """name -> function that gives a tensor other strides, storage or flags, but not other values."""
+    """name -> function that gives a tensor other strides, storage or flags, not other values."""
 
     def spaced(x):
         return x.repeat_interleave(2, -1)[..., ::2]
 
     def part_of_another(x):
-        return torch.stack([x, x + 1, x + 2])[1] - 1 if x.dim() == 0 else torch.cat([x, x, x])[
-            len(x) : 2 * len(x)
-        ]
+        return (
+            torch.stack([x, x + 1, x + 2])[1] - 1
+            if x.dim() == 0
+            else torch.cat([x, x, x])[len(x) : 2 * len(x)]
+        )
 
     return {
         "contiguous": lambda x: x,
@@ -265,9 +265,7 @@ def asynchronous(rank, n, transport):
             assert_same(y, dense(graph, rank, (1 + i // 2 * 1000,)))
     # Without the caller holding the Work either.
     out = torch.empty(100_000)
-    future = bf.neighbor_allreduce(
-        value_of(rank, (100_000,)), out=out, async_op=True
-    ).get_future()
+    future = bf.neighbor_allreduce(value_of(rank, (100_000,)), out=out, async_op=True).get_future()
     (doubled,) = future.then(lambda done: [2 * done.value()[0]]).wait()
     assert_same(out, dense(graph, rank, (100_000,)))
     assert_same(doubled, 2 * out)

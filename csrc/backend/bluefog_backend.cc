@@ -168,7 +168,8 @@ c10d::ErrorType BluefogBackend::getError() {
   return cuda ? cuda->getError() : c10d::ErrorType::SUCCESS;
 }
 
-// The lock is held by a thread that connects, which looks at closed_ and may wait for Python's lock.
+// The lock is held by a thread that connects, which looks at closed_ and may wait for Python's
+// lock.
 void BluefogBackend::abort() {
   const GilReleased released;
   closed_ = true;
@@ -229,15 +230,15 @@ void BluefogBackend::connect() {
   const Env env = Env::read();
   const std::string place = concat("neighbors/", connect_tries_, "/");
   auto key_of = [&](const std::string& key, int rank) { return concat(place, key, "/", rank); };
-  const Rendezvous rendezvous{
-      [&](const std::string& key, const std::string& value) {
-        store_->set(key_of(key, getRank()), std::vector<uint8_t>(value.begin(), value.end()));
-      },
-      [&](int of, const std::string& key) {
-        wait_for_ranks({of}, {key_of(key, of)});
-        const std::vector<uint8_t> value = store_->get(key_of(key, of));
-        return std::string(value.begin(), value.end());
-      }};
+  const Rendezvous rendezvous{[&](const std::string& key, const std::string& value) {
+                                store_->set(key_of(key, getRank()),
+                                            std::vector<uint8_t>(value.begin(), value.end()));
+                              },
+                              [&](int of, const std::string& key) {
+                                wait_for_ranks({of}, {key_of(key, of)});
+                                const std::vector<uint8_t> value = store_->get(key_of(key, of));
+                                return std::string(value.begin(), value.end());
+                              }};
   rendezvous.set("here", "");
   std::vector<int> ranks;
   std::vector<std::string> keys;
@@ -261,7 +262,8 @@ void BluefogBackend::wait_for_ranks(const std::vector<int>& ranks,
   std::chrono::milliseconds pause{1};
   while (!store_->check(keys)) {
     if (closed_) {
-      fail(ErrorCode::kAborted, "rank ", getRank(), "'s first neighbor operation ended because the ",
+      fail(ErrorCode::kAborted, "rank ", getRank(),
+           "'s first neighbor operation ended because the ",
            "process group was aborted or destroyed");
     }
     if (deadline.passed()) {
