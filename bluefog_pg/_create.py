@@ -5,12 +5,13 @@ one C++ source fits every torch version: Gloo at once, NCCL at the first CUDA te
 constructor raises on a machine without a GPU).
 """
 
+import atexit
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store
-from torch.distributed.distributed_c10d import Backend, _DistributedBackendOptions
+from torch.distributed.distributed_c10d import Backend, _DistributedBackendOptions, _world
 
 from bluefog_pg._extension import load
 
@@ -62,6 +63,22 @@ def make_backend(store: Store, rank: int, size: int, options: Any) -> Any:
         make_edges=lambda: gloo("edges/"),
         make_child=make_backend,
     )
+
+
+@atexit.register
+def _shut_down_groups() -> None:
+    """Ends the progress threads of groups that the script has not destroyed.
+
+    A thread that asks for Python's lock once the interpreter is going down ends the process with
+    SIGABRT; a progress thread does so to call a future's callback.
+    """
+    for group in list(_world.pg_map):
+        for device in group._device_types:
+            backend = group._get_backend(device)
+            while hasattr(backend, "wrapped_pg"):
+                backend = backend.wrapped_pg
+            if isinstance(backend, load().BluefogBackend):
+                backend.shutdown()
 
 
 def _copy_options(extension: Any, given: Any) -> Any:

@@ -79,8 +79,8 @@ def neighbor_allreduce(
             neither `tensor` nor `out` may be changed.
 
     Returns:
-        A tensor (list for a list) of the shape of `tensor`; with async_op, a Work whose `result()`
-        is the list of outputs.
+        A tensor (list for a list) of the shape of `tensor`; with async_op, a Work whose
+        `get_future().value()`, or `result()`, is the list of outputs.
 
     Raises:
         TypeError: an integer, bool or complex tensor (convert it first), or wrong argument types.
@@ -119,7 +119,7 @@ def neighbor_allgather(
             dimensions may differ. A 0-d tensor counts as shape (1,).
         src_ranks, dst_ranks: whom to receive from and send to, instead of the topology's current
             step; both or none.
-        group, async_op: as in `neighbor_allreduce`; the Work's `result()` is a list of one tensor.
+        group, async_op: as in `neighbor_allreduce`; the Work's result is a list of one tensor.
 
     Returns:
         A tensor of shape (sum of the sources' first dimensions, ...).
@@ -144,7 +144,8 @@ def neighbor_allgather(
 def bytes_sent(group: Any = None) -> int:
     """Returns how many payload bytes this rank has sent in neighbor operations of the group.
 
-    Counted once per destination, headers left out.
+    Counted once per destination, headers left out. The tensors of a list start at multiples of 64
+    bytes, and what is between them counts.
     """
     return backend_of(group).bytes_sent
 

@@ -1,6 +1,7 @@
 """What the tests of neighbor operations share: making the group, inputs, and the dense model."""
 
 import os
+import resource
 import warnings
 from datetime import timedelta
 
@@ -10,12 +11,19 @@ import torch.distributed as dist
 import bluefog_pg
 from bluefog_pg.topology import mixing_matrix
 
-TRANSPORTS = ["shm", "gloo"]
+TRANSPORTS = ["shm", "gloo", "mixed"]
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 def start(transport="auto", timeout=60.0):
-    """Makes the default group; a timeout of seconds is for tests that run into it."""
+    """Makes the default group; short timeouts, in seconds, are for tests that run into them.
+
+    "mixed": rank 1 may not have memory of the size, so that it is reached as if on another host.
+    """
     warnings.filterwarnings("ignore", "the weights of rank")
+    if transport == "mixed" and os.environ["RANK"] == "1":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    transport = "auto" if transport == "mixed" else transport
     options = bluefog_pg.BluefogOptions(transport=transport)
     dist.init_process_group("bluefog", timeout=timedelta(seconds=timeout), pg_options=options)
 

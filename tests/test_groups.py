@@ -1,11 +1,15 @@
 """Process groups of backend "bluefog": making them in every way c10d has, and ending them."""
 
 import copy
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,8 +164,16 @@ def test_options():
 # ---- Ending
 
 
+def held():
+    """What this process holds: threads, open files, and mapped segments."""
+    gc.collect()
+    maps = Path("/proc/self/maps").read_text().count("memfd:bluefog")
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), maps
+
+
 def again_and_again(rank, n):
-    for i in range(4):
+    before = []
+    for i in range(5):
         dist.init_process_group("bluefog", store=store(str(i)), rank=rank, world_size=n)
         assert bf.get_topology() is None
         averages(rank, n)
@@ -170,8 +182,12 @@ def again_and_again(rank, n):
             work.wait()  # and otherwise it may still be under way on the other rank
             dist.barrier()
         dist.destroy_process_group()
-        (error,) = [attempt(work.wait)]
+        error = attempt(work.wait)
         assert error is None or type(error) in (AbortedError, PeerLostError)
+        del work, error
+        before.append(held())
+    assert before[-1] == before[0]  # nothing of the groups between is left
+    assert before[0][2] == 0
     raises(ValueError, "init_process_group", call=bf.get_topology)
 
 
@@ -243,6 +259,30 @@ ONE = torch.ones(1)
 
 def test_end_while_connecting():
     run_ranks(end_while_connecting, 2)
+
+
+EXIT = """
+import sys, torch, torch.distributed as dist, bluefog_pg as bf
+dist.init_process_group("bluefog")
+bf.set_topology("ring")
+for _ in range(20):
+    bf.neighbor_allreduce(torch.ones(9))
+if sys.argv[1] == "0":  # the other rank does not take part in these
+    for _ in range(50):
+        work = bf.neighbor_allreduce(torch.ones(9), async_op=True)
+        work.get_future().then(lambda done: done.value()[0] + 1)
+"""
+
+
+def exits(rank, n):
+    script = [sys.executable, "-W", "ignore", "-c", EXIT, str(rank)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_exit_without_destroying():
+    """Callbacks of pending work must not ask for Python once it is going down."""
+    run_ranks(exits, 2)
 
 
 def forked(rank, n):

@@ -33,7 +33,8 @@ void combine_into(std::vector<T>& y, std::vector<Term> terms) {
 
 template <typename T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 // What the header promises, one element at a time. `volatile` keeps the product and the sum apart:

@@ -17,7 +17,7 @@ constexpr std::size_t kCount = 20000;  // more than the small rings hold
 void run_with(const std::string& kind, Injection injection, milliseconds timeout,
               const std::function<void(int rank, const Caught&)>& check) {
   injection.exchange = 2;
-  auto transports = make_shm(3, kind == "shm_tiny" ? shm_env(4096, 2) : shm_env(65536, 8));
+  auto transports = make_shm(3, kind == "shm_tiny" ? shm_env(4096, 2) : shm_env(32768, 4));
   FaultyTransport faulty(std::move(transports[0]), injection);
   std::vector<Transport*> used{&faulty, transports[1].get(), transports[2].get()};
   std::vector<std::unique_ptr<Executor>> executors;

@@ -122,7 +122,7 @@ const std::vector<std::string>& Group::kinds() {
 }
 
 Group::Group(const std::string& kind, int size) : hub_(std::make_unique<LoopbackHub>(size)) {
-  const Env env = kind == "shm"        ? shm_env(65536, 8)
+  const Env env = kind == "shm"        ? shm_env(32768, 4)
                   : kind == "shm_tiny" ? shm_env(4096, 2)
                                        : shm_env(8192, 4);  // another unit than loopback's pieces
   ring_bytes_ = env.shm_chunk_bytes * env.shm_chunks;
