@@ -138,8 +138,10 @@ TEST_P(ExecutorExchangeTest, ShutdownWakesWhoeverWaits) {
 TEST_P(ExecutorExchangeTest, ATimeoutSaysWhoIsMissingAndHowLongItTook) {
   Group group(GetParam(), 4);
   Executors executors(group);
+  std::latch together(2);
   group.run([&](int rank) {
     if (rank == 1 || rank == 3) return;
+    together.arrive_and_wait();
     const Plan plan = complete(4).plan(rank);
     const auto x = values(rank, kCount);
     std::vector<float> y(kCount, -1);

@@ -23,8 +23,8 @@ using std::chrono::milliseconds;
 /// For what is expected to succeed: a busy machine is late without a bug.
 constexpr milliseconds kPlenty{30000};
 
-/// For what is expected to fail.
-constexpr milliseconds kShort{200};
+/// For what is expected to fail. Ranks that are to meet within it start together.
+constexpr milliseconds kShort{300};
 
 /// Runs fn(rank) in `n` threads, waits for all of them and rethrows the first failure.
 /// `on_failure` is called before, to wake the ranks that wait for the one that failed.

@@ -38,8 +38,10 @@ TEST_P(TransportFaultsTest, TheDeadlineNamesExactlyWhoIsMissing) {
   constexpr int kRanks = 5;
   const std::set<int> missing{1, 3};
   Group group(GetParam(), kRanks);
+  std::latch together(kRanks - missing.size());
   group.run([&](int rank) {
     if (missing.count(rank)) return;
+    together.arrive_and_wait();
     const Plan plan = complete(kRanks).plan(rank);
     const Arrival arrival = exchange(group[rank], plan, 1, pattern(rank, 1, 9000), {kShort});
     EXPECT_EQ(arrival.failed(), missing);
@@ -57,7 +59,7 @@ TEST_P(TransportFaultsTest, TheDeadlineNamesExactlyWhoIsMissing) {
 
 TEST_P(TransportFaultsTest, AnEdgeHealsAfterATimeout) {
   Group group(GetParam(), 3);
-  std::latch gave_up(2);
+  std::latch gave_up(2), together(2);
   group.run([&](int rank) {
     const Plan plan = complete(3).plan(rank);
     const Bytes first = pattern(rank, 1, 9000);
@@ -69,6 +71,7 @@ TEST_P(TransportFaultsTest, AnEdgeHealsAfterATimeout) {
         EXPECT_EQ(failure.code, ErrorCode::kTimeout) << failure.what;
       }
     } else {
+      together.arrive_and_wait();
       EXPECT_EQ(exchange(group[rank], plan, 1, first, {kShort}).failed(), (std::set<int>{2}));
       gave_up.count_down();
     }

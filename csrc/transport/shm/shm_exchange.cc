@@ -49,6 +49,13 @@ ShmExchange::ShmExchange(ShmTransport* transport, const Request& request)
 }
 
 ShmExchange::~ShmExchange() {
+  if (!transport_->own_) {
+    return;
+  }
+  // Chunks that were never written take no place in the ring: what lies where they would have gone
+  // may still be read.
+  pending().chunks = written_;
+  transport_->next_chunk_ = pending().first_chunk + written_;
   const bool complete = pushed_ == chunks_;
   for (int peer : request_.plan->neighbors()) {
     if (failed_[peer] || !complete) {
@@ -117,6 +124,7 @@ bool ShmExchange::push() {
   request_.payload->copy(offset, std::min(chunk_bytes, request_.payload->nbytes() - offset),
                          own().chunk(pending().first_chunk + pushed_));
   ++pushed_;
+  ++written_;
   own().control().published.value.store(position(sequence(), 1 + pushed_),
                                         std::memory_order_release);
   for (int reader : pending().readers) {

@@ -63,7 +63,8 @@ class ShmExchange : public Exchange {
   const Request request_;
   Deadline deadline_;  // of what this rank waits for now: of the meeting, later of the payloads
   const std::uint64_t chunks_;  // of this rank's payload
-  std::uint64_t pushed_ = 0;    // chunks published
+  std::uint64_t pushed_ = 0;    // chunks that are out, or that nobody wants
+  std::uint64_t written_ = 0;   // chunks in the ring
   std::uint64_t read_ = 0;      // chunks of every source that are done with
   std::vector<Source> sources_;
   std::vector<bool> failed_;  // by rank

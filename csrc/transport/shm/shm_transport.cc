@@ -75,9 +75,13 @@ void ShmTransport::detach() {
 }
 
 bool ShmTransport::done_with(int peer, std::uint64_t until) const {
-  // Acquire: the reader's last look at the chunk comes before this rank overwrites it.
-  return peers_[peer]->released(rank_).value.load(std::memory_order_acquire) >= until ||
-         peers_[peer]->owner_died() || peers_[peer]->owner_left();
+  // Acquire: the reader's last look at the chunk comes before this rank overwrites it. A peer that
+  // has begun a later operation is done with all before it, also with one that it never joined.
+  const Segment& theirs = *peers_[peer];
+  const std::uint64_t next = ((until - 1) >> 24) + 1;
+  return theirs.released(rank_).value.load(std::memory_order_acquire) >= until ||
+         theirs.control().published.value.load(std::memory_order_acquire) >= position(next, 0) ||
+         theirs.owner_died() || theirs.owner_left();
 }
 
 std::vector<int> ShmTransport::late(const std::vector<int>& ranks, std::uint64_t until) const {
