@@ -65,11 +65,11 @@ class BluefogBackend(Backend):
     def neighbor_allreduce(
         self,
         inputs: Sequence[torch.Tensor],
-        outputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
         plan: Plan,
         round: int,
         async_op: bool,
-    ) -> Work: ...
+    ) -> tuple[Work, list[torch.Tensor]]: ...
     def neighbor_allgather(
         self, input: torch.Tensor, plan: Plan, round: int, async_op: bool
     ) -> Work: ...

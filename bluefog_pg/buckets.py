@@ -22,7 +22,7 @@ class Bucket:
 
     def start(self, backend: Any, plan: Any, at: int) -> None:
         """Posts the exchange and returns at once."""
-        self._work = backend.neighbor_allreduce(self._values(), self.averages, plan, at, True)
+        self._work, _ = backend.neighbor_allreduce(self._values(), self.averages, plan, at, True)
 
     def wait(self) -> None:
         """Waits for the averages. Raises what the exchange raised."""

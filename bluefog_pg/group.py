@@ -145,6 +145,32 @@ def resolve(topology: TopologyLike, size: int) -> Topology:
     return topology
 
 
+def compare_plans(backend: Any, plan: Any) -> None:
+    """Checks that each send of this call is expected, if TORCH_DISTRIBUTED_DEBUG=DETAIL.
+
+    Collective then, and slow. Otherwise, of two ranks of which one has an edge of weights given by
+    the call and the other has not, the first learns of it when the other does not take part, and
+    the second never.
+
+    Raises:
+        MismatchError: on all ranks; names every edge that only one end has.
+    """
+    if dist.get_debug_level() != dist.DebugLevel.DETAIL:
+        return
+    own = [[rank for rank, _ in edges] for edges in (plan.sources, plan.destinations)]
+    views = [json.loads(view) for view in all_gather_bytes(backend, json.dumps(own).encode())]
+    sends = {(src, dst) for src, (_, destinations) in enumerate(views) for dst in destinations}
+    receives = {(src, dst) for dst, (sources, _) in enumerate(views) for src in sources}
+    problems = [
+        f"rank {src} sends to rank {dst}, which does not have it among its sources"
+        if (src, dst) in sends
+        else f"rank {dst} wants to receive from rank {src}, which does not send to it"
+        for src, dst in sorted(sends ^ receives)
+    ]
+    if problems:
+        raise MismatchError("; ".join(problems))
+
+
 def _agree(backend: Any, topology: Topology, problem: Exception | None) -> None:
     """Raises, on all ranks alike, unless all of them hold the same valid topology."""
     own = b"\0" * 32 if problem else topologies.fingerprint(topology)

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 from bluefog_pg._extension import load
-from bluefog_pg.group import GroupState, Neighborhood, Topology, TopologyLike, backend_of
+from bluefog_pg.group import (
+    GroupState,
+    Neighborhood,
+    Topology,
+    TopologyLike,
+    backend_of,
+    compare_plans,
+)
 
 Weights = Mapping[int, float] | Sequence[int]
 """{rank: weight}, or a list of ranks for uniform weights."""
@@ -70,7 +77,8 @@ def neighbor_allreduce(
             means 1 / (number of sources + 1) each, and so is self_weight by default.
         dst_weights: ranks this one sends to, each with a scale for what it sends (1 for a list).
             With src_weights this replaces the topology for one call; each send must be expected by
-            its receiver.
+            its receiver (TORCH_DISTRIBUTED_DEBUG=DETAIL checks that, on all ranks and at each call;
+            else only the end that has the edge raises).
         step: which step of a dynamic topology; by default a counter that advances with each call,
             on all ranks alike.
         out: where the result goes; may be `tensor` itself, must not overlap it otherwise.
@@ -89,17 +97,14 @@ def neighbor_allreduce(
         MismatchError, NeighborTimeoutError, PeerLostError, AbortedError: see `bluefog_pg.errors`.
     """
     backend = backend_of(group)
-    inputs = _as_list(tensor)
-    if out is None:
-        outputs = [torch.empty_like(x, requires_grad=False) for x in inputs]
-    else:
-        outputs = _as_list(out)
+    outputs = None if out is None else _as_list(out)
     plan, at = _plan(backend, self_weight, src_weights, dst_weights, step)
+    compare_plans(backend, plan)
     with GroupState.of(backend).advancing(backend, advance=step is None and at >= 0):
-        work = backend.neighbor_allreduce(inputs, outputs, plan, at, async_op)
+        work, results = backend.neighbor_allreduce(_as_list(tensor), outputs, plan, at, async_op)
     if async_op:
         return work
-    return outputs[0] if isinstance(tensor, torch.Tensor) else outputs
+    return results[0] if isinstance(tensor, torch.Tensor) else results
 
 
 def neighbor_allgather(
@@ -136,6 +141,7 @@ def neighbor_allgather(
         sources = [(_rank(rank), 1.0) for rank in src_ranks]
         destinations = [(_rank(rank), 1.0) for rank in dst_ranks]
         plan, at = load().Plan(backend.rank(), backend.size(), 0.0, sources, destinations), -1
+    compare_plans(backend, plan)
     with GroupState.of(backend).advancing(backend, advance=at >= 0):
         work = backend.neighbor_allgather(tensor, plan, at, async_op)
     return work if async_op else work.get_future().value()[0]
@@ -208,7 +214,10 @@ def _edges(weights: Weights, uniform: float) -> list[tuple[int, float]]:
 def _rank(rank: Any) -> int:
     if isinstance(rank, bool):
         raise TypeError(f"a rank must be an int, got {rank!r}")
-    return operator.index(rank)
+    rank = operator.index(rank)
+    if rank.bit_length() > 31:  # more than C++ takes, which checks all others
+        raise ValueError(f"rank {rank} is out of range: no group is that large")
+    return rank
 
 
 def _as_list(tensors: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -111,6 +111,24 @@ def test_views_of_an_edge_differ(transport):
     run_ranks(views_of_an_edge_differ, 2, transport)
 
 
+def only_one_end_has_the_edge(rank, n):
+    """Rank 1 names rank 0 in a call where rank 0 and rank 2 name nobody."""
+    start()
+    bf.set_topology(exact_weights(bf.ring(n)))
+    for sources, destinations, words in [
+        ([], [0], "rank 1 sends to rank 0, which does not have it among its sources"),
+        ([0], [], "rank 1 wants to receive from rank 0, which does not send to it"),
+    ]:
+        src, dst = (sources, destinations) if rank == 1 else ([], [])
+        raises(MismatchError, words, call=A(X, src_weights=src, dst_weights=dst))
+        raises(MismatchError, words, call=G(X, src_ranks=src, dst_ranks=dst))
+        still_works(rank)
+
+
+def test_debug_mode_tells_all_ranks_of_an_edge_that_one_end_has():
+    run_ranks(only_one_end_has_the_edge, 3, env={"TORCH_DISTRIBUTED_DEBUG": "DETAIL"})
+
+
 def step_after_a_refused_call(rank, n):
     """Rank 0 alone makes a mistake, mends it, and is at the same step as the others."""
     start()
@@ -221,6 +239,7 @@ def wrong_arguments(rank, n, transport):
     no(TypeError, "float", src_weights=[1.0], dst_weights=[])
     no(TypeError, src_weights=1, dst_weights=1)
     no(TypeError, step=0.5)
+    no(ValueError, f"rank {2**40} is out of range", src_weights=[2**40], dst_weights=[])
     raises(ValueError, "both", call=partial(bf.neighbor_allgather, x, src_ranks=[left]))
     y = bf.neighbor_allreduce(
         x, src_weights=np.array([left]), dst_weights=[np.int32(right)], self_weight=np.float32(0.5)
@@ -233,6 +252,7 @@ def wrong_arguments(rank, n, transport):
     neither(ValueError, "Sparse", "to_dense", x=x.to_sparse())
     neither(ValueError, "SparseCsr", "to_dense", x=torch.eye(3).to_sparse_csr())
     neither(ValueError, "meta", x=x.to("meta"))
+    neither(ValueError, "Mkldnn", "to_dense", x=x.to_mkldnn())
     neither(ValueError, "quantized", x=torch.quantize_per_tensor(x, 0.1, 0, torch.qint8))
     neither(TypeError, x=None)
     no(TypeError, x=[x, 3])

@@ -30,7 +30,6 @@ from bluefog_pg import BluefogError, NeighborTimeoutError, PeerLostError
 from bluefog_pg.group import backend_of
 
 TIMEOUT = 1.5  # s
-GRACE = 5  # s; the processes of a busy machine are late without a bug
 X = (1000,)
 
 
@@ -53,12 +52,12 @@ def one_does_not_come(rank, n, transport, async_op):
         if rank in (1, 3):  # the neighbours of 2
             raises(
                 NeighborTimeoutError,
-                f"neighbor_allreduce #2 on rank {rank} failed after ",
+                f"neighbor_allreduce #2 on rank {rank} failed after {TIMEOUT} s: ",
                 "rank 2 did not start it",
                 call=call,
             )
             elapsed = time.monotonic() - began
-            assert TIMEOUT <= elapsed < TIMEOUT + GRACE, f"raised after {elapsed:.2f} s"
+            assert TIMEOUT <= elapsed < TIMEOUT + 1, f"raised after {elapsed:.2f} s"
             assert (out == 7).all()
         elif transport == "shm":  # an edge that is well is not held up by another one
             call()
@@ -98,7 +97,7 @@ def first_operation(rank, n, transport):
         began = time.monotonic()
         words = f"rank {rank} waited {TIMEOUT} s for ranks {{2, 3}} to join its first"
         raises(NeighborTimeoutError, words, call=lambda: average(rank))
-        assert TIMEOUT <= time.monotonic() - began < TIMEOUT + GRACE
+        assert TIMEOUT <= time.monotonic() - began < TIMEOUT + 1
         talk.set(f"over/{rank}", "")
     averages(rank, n)
     right = (rank + 1) % n

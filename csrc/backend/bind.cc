@@ -124,8 +124,17 @@ void bind_backend(py::module_& module, const py::object& base) {
            }),
            py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::arg("cpu"),
            py::arg("make_cuda"), py::arg("make_edges"), py::arg("make_child"))
-      .def("neighbor_allreduce", &BluefogBackend::neighborAllreduce, py::arg("inputs"),
-           py::arg("outputs"), py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
+      .def(
+          "neighbor_allreduce",
+          [](BluefogBackend& self, Tensors inputs, std::optional<Tensors> outputs,
+             std::shared_ptr<const Plan> plan, int64_t round, bool async_op) {
+            WorkPtr work = self.neighborAllreduce(std::move(inputs), std::move(outputs),
+                                                  std::move(plan), round, async_op);
+            Tensors results = work->result();
+            return std::make_pair(std::move(work), std::move(results));
+          },
+          py::arg("inputs"), py::arg("outputs"), py::arg("plan"), py::arg("round"),
+          py::arg("async_op"), no_gil)
       .def("neighbor_allgather", &BluefogBackend::neighborAllgather, py::arg("input"),
            py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)

@@ -46,10 +46,10 @@ class BluefogBackend : public c10d::Backend {
   // ---- Neighbor operations (neighbor_ops.cc)
 
   /// outputs[t] = self_weight * inputs[t] + sum over sources of weight * their inputs[t], all
-  /// tensors in one exchange. `round` is the step of the topology, or -1. Not async: returns when
-  /// it is done, and throws its error.
-  WorkPtr neighborAllreduce(Tensors inputs, Tensors outputs, std::shared_ptr<const Plan> plan,
-                            int64_t round, bool async);
+  /// tensors in one exchange. Without outputs they are made; Work::result() has them. `round` is
+  /// the step of the topology, or -1. Not async: returns when it is done, and throws its error.
+  WorkPtr neighborAllreduce(Tensors inputs, std::optional<Tensors> outputs,
+                            std::shared_ptr<const Plan> plan, int64_t round, bool async);
 
   /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
   /// dimensions may differ.

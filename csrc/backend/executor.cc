@@ -14,18 +14,20 @@ namespace bluefog {
 namespace {
 
 // One sentence for everything that kept neighbours from taking part: "neighbor_allreduce #12 on
-// rank 0 failed after 2.0 s: ranks {1, 3} did not start it".
+// rank 0 failed after 2.0 s: ranks {1, 3} did not start it". Ranks that were lost are named one by
+// one: each has a story of its own.
 [[noreturn]] void fail_neighbors(const Request& request, const std::vector<Failure>& failures) {
-  std::map<std::string, std::vector<int>> ranks_by_reason;
+  std::map<std::pair<std::string, int>, std::vector<int>> clauses;
   for (const Failure& failure : failures) {
-    ranks_by_reason[failure.what].push_back(failure.peer);
+    const int apart = failure.code == ErrorCode::kPeerLost ? failure.peer : -1;
+    clauses[{failure.what, apart}].push_back(failure.peer);
   }
   std::ostringstream out;
   out << describe(request.frame) << " on rank " << request.plan->rank() << " failed after "
       << std::fixed << std::setprecision(1) << request.deadline.elapsed_seconds() << " s: ";
   const char* separator = "";
-  for (const auto& [what, ranks] : ranks_by_reason) {
-    out << separator << name_ranks(ranks) << " " << what;
+  for (const auto& [clause, ranks] : clauses) {
+    out << separator << name_ranks(ranks) << " " << clause.first;
     separator = "; ";
   }
   throw Error(failures.front().code, out.str());

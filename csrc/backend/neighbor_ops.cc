@@ -127,16 +127,18 @@ void BluefogBackend::check_neighbor_tensor(const char* operation, const at::Tens
                     "; neighbor operations have no CUDA transport yet, standard collectives do");
 }
 
-WorkPtr BluefogBackend::neighborAllreduce(Tensors inputs, Tensors outputs,
+WorkPtr BluefogBackend::neighborAllreduce(Tensors inputs, std::optional<Tensors> given,
                                           std::shared_ptr<const Plan> plan, int64_t round,
                                           bool async) {
-  TORCH_CHECK_VALUE(outputs.size() == inputs.size(), "neighbor_allreduce got ", inputs.size(),
-                    " tensors and ", outputs.size(), " outputs");
+  TORCH_CHECK_VALUE(!given || given->size() == inputs.size(), "neighbor_allreduce got ",
+                    inputs.size(), " tensors and ", given->size(), " outputs");
+  Tensors outputs = given.value_or(Tensors());
   auto averaging = std::make_shared<Averaging>();
   Task task;
   std::vector<CombineSink::Part> parts;
   for (std::size_t t = 0; t < inputs.size(); ++t) {
     check_neighbor_tensor("neighbor_allreduce", inputs[t]);
+    if (!given) outputs.push_back(at::empty_like(inputs[t]));
     check_output(inputs[t], outputs[t], t);
     const auto dtype = averaged_as(inputs[t].scalar_type());
     TORCH_CHECK_TYPE(dtype.has_value(),

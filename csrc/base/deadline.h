@@ -28,6 +28,11 @@ class Deadline {
     return std::max(Clock::duration::zero(), end_ - Clock::now());
   }
 
+  /// The same in whole milliseconds, rounded up: who has waited that long finds it passed.
+  std::chrono::milliseconds left_in_ms() const {
+    return std::chrono::ceil<std::chrono::milliseconds>(left());
+  }
+
   /// Seconds since this deadline was set, for messages.
   double elapsed_seconds() const {
     return std::chrono::duration<double>(Clock::now() - start_).count();

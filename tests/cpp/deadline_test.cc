@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 namespace bluefog::test {
 namespace {
 
@@ -12,6 +14,18 @@ TEST(DeadlineTest, HasTimeLeftAtFirst) {
   EXPECT_FALSE(deadline.passed());
   EXPECT_GT(deadline.left(), std::chrono::minutes(59));
   EXPECT_LE(deadline.left(), std::chrono::hours(1));
+}
+
+// Gloo takes whole milliseconds; a wait that is a fraction too short is no timeout yet.
+TEST(DeadlineTest, MillisecondsAreRoundedUp) {
+  for (const auto timeout : {milliseconds(0), milliseconds(1), milliseconds(20)}) {
+    const Deadline deadline = Deadline::in(timeout);
+    std::this_thread::sleep_for(deadline.left_in_ms());
+    EXPECT_TRUE(deadline.passed()) << timeout.count();
+    EXPECT_EQ(deadline.left_in_ms().count(), 0);
+  }
+  const Deadline hour = Deadline::in(std::chrono::hours(1));
+  EXPECT_GE(hour.left_in_ms(), hour.left());
 }
 
 TEST(DeadlineTest, PassesAndThenHasNothingLeft) {

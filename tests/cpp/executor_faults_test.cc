@@ -87,6 +87,30 @@ TEST_P(ExecutorFaultsTest, AGreetingThatIsNotWhatWasSent) {
   });
 }
 
+// Injectors one inside the other: rank 0 loses both of its neighbours.
+TEST(ExecutorTwoFaultsTest, RanksThatWereLostAreNamedOneByOne) {
+  auto transports = make_shm(3, shm_env(32768, 4));
+  auto inner = std::make_unique<FaultyTransport>(std::move(transports[0]),
+                                                 Injection{Fault::kLosePeer, 1, 1});
+  FaultyTransport faulty(std::move(inner), {Fault::kLosePeer, 1, 2});
+  std::vector<Transport*> used{&faulty, transports[1].get(), transports[2].get()};
+  std::vector<std::unique_ptr<Executor>> executors;
+  for (Transport* transport : used) executors.push_back(std::make_unique<Executor>(transport));
+  run_ranks(3, [&](int rank) {
+    const Plan plan = complete(3).plan(rank);
+    const auto x = values(rank, kCount);
+    std::vector<float> y(kCount, -1);
+    Outcome outcome;
+    executors[rank]->run(averaging(plan, x, y, outcome, kPlenty));
+    if (rank == 0) {
+      EXPECT_NE(outcome.get().what.find("rank 1 was lost: injected fault; rank 2 was lost: "
+                                        "injected fault"),
+                std::string::npos)
+          << outcome.get().what;
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(All, ExecutorFaultsTest, ::testing::Values("shm", "shm_tiny"),
                          [](const auto& info) { return info.param; });
 

@@ -131,10 +131,8 @@ class GlooExchange : public Exchange {
   bool finish(Neighbor& neighbor, const char* part) {
     for (WorkPtr& work : std::exchange(neighbor.works, {})) {
       if (!neighbor.live) continue;
-      const auto left =
-          std::chrono::duration_cast<std::chrono::milliseconds>(request_.deadline.left());
       try {
-        wait_for(work, std::max(left, std::chrono::milliseconds(1)));
+        wait_for(work, std::max(request_.deadline.left_in_ms(), std::chrono::milliseconds(1)));
       } catch (const std::exception& error) {
         give_up(neighbor, part, error.what());
       }
