@@ -3,10 +3,12 @@
     torch.distributed.init_process_group("bluefog")
 
 gives a process group that does what Gloo (CPU) and NCCL (CUDA) do and averages over the edges of a
-weighted graph. Importing this package registers that name and nothing more: the functions below,
-networkx and the C++ extension are loaded at first use.
+weighted graph. Importing this package loads nothing more: the functions below, torch, networkx and
+the C++ extension are loaded at first use.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +25,36 @@ if TYPE_CHECKING:
         PeerLostError,
     )
     from bluefog_pg.ops import get_topology, neighbor_allgather, neighbor_allreduce, set_topology
+    from bluefog_pg.probe import probe_links
     from bluefog_pg.topology import (
         Schedule,
+        analyze,
+        auto,
+        base_graph,
+        ceca,
+        choose,
+        de_bruijn,
+        dissemination,
+        equi_dyn,
+        equi_static,
+        erdos_renyi,
         exponential,
         fully_connected,
+        hierarchical_exponential,
+        hyper_cuboid,
+        hypercube,
+        inner_outer_exponential,
+        inner_outer_ring,
         mesh2d,
+        metropolis_hastings,
         one_peer_exponential,
+        one_peer_hypercube,
+        random_matching,
+        random_regular,
         ring,
         star,
+        symmetric_exponential,
+        torus2d,
     )
 
 __version__ = "0.1.0"
@@ -45,18 +69,40 @@ _HOME = {
     "NeighborTimeoutError": "errors",
     "PeerLostError": "errors",
     "Schedule": "topology",
+    "analyze": "topology",
+    "auto": "topology",
+    "base_graph": "topology",
+    "ceca": "topology",
+    "choose": "topology",
+    "de_bruijn": "topology",
+    "dissemination": "topology",
+    "equi_dyn": "topology",
+    "equi_static": "topology",
+    "erdos_renyi": "topology",
     "exponential": "topology",
     "fully_connected": "topology",
     "get_topology": "ops",
+    "hierarchical_exponential": "topology",
+    "hyper_cuboid": "topology",
+    "hypercube": "topology",
+    "inner_outer_exponential": "topology",
+    "inner_outer_ring": "topology",
     "mesh2d": "topology",
+    "metropolis_hastings": "topology",
     "neighbor_allgather": "ops",
     "neighbor_allreduce": "ops",
     "one_peer_exponential": "topology",
+    "one_peer_hypercube": "topology",
+    "probe_links": "probe",
+    "random_matching": "topology",
+    "random_regular": "topology",
     "ring": "topology",
     "set_topology": "ops",
     "star": "topology",
+    "symmetric_exponential": "topology",
+    "torus2d": "topology",
 }
-_MODULES = {"ddp", "errors", "ops", "topology"}
+_MODULES = {"ddp", "errors", "ops", "probe", "topology"}
 
 __all__ = [
     "AbortedError",
@@ -67,16 +113,38 @@ __all__ = [
     "NeighborTimeoutError",
     "PeerLostError",
     "Schedule",
+    "analyze",
+    "auto",
+    "base_graph",
+    "ceca",
+    "choose",
+    "de_bruijn",
+    "dissemination",
+    "equi_dyn",
+    "equi_static",
+    "erdos_renyi",
     "exponential",
     "fully_connected",
     "get_topology",
+    "hierarchical_exponential",
+    "hyper_cuboid",
+    "hypercube",
+    "inner_outer_exponential",
+    "inner_outer_ring",
     "mesh2d",
+    "metropolis_hastings",
     "neighbor_allgather",
     "neighbor_allreduce",
     "one_peer_exponential",
+    "one_peer_hypercube",
+    "probe_links",
+    "random_matching",
+    "random_regular",
     "ring",
     "set_topology",
     "star",
+    "symmetric_exponential",
+    "torus2d",
 ]
 
 
@@ -100,4 +168,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME, *_MODULES})
 
 
-_register()
+# torch registers us at the end of its import, unless that is over or told not to: a program that
+# needs no torch (the command line, topologies) is then not made to load it.
+if "torch" in sys.modules or os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
+    _register()

@@ -16,7 +16,7 @@ from support import FLOATS, TRANSPORTS, assert_same, dense, exact_weights, start
 
 import bluefog_pg as bf
 from bluefog_pg._create import make_backend
-from bluefog_pg.topology import names
+from bluefog_pg.topology import SizeError, names
 
 SMALL = [(), (0,), (0, 3), (1,), (3, 5, 7)]
 MORE_THAN_A_RING = 5 << 20  # bytes; a rank's ring of chunks holds 4 MiB
@@ -55,16 +55,21 @@ def test_equals_the_dense_product(transport, env):
 
 
 def named_topologies(rank, n, transport):
+    """Some steps of every topology that exists for n ranks, against the dense product."""
     start(transport)
     for name in names():
-        bf.set_topology(name)
-        graph = bf.get_topology()
-        if isinstance(graph, bf.Schedule):
+        try:
+            bf.set_topology(name)
+        except SizeError:
             continue
-        y = bf.neighbor_allreduce(value_of(rank, (50,), torch.float64))
-        # n terms, each rounded once when multiplied and once when added.
-        bound = 2 * n * torch.finfo(torch.float64).eps * 251
-        torch.testing.assert_close(y, dense(graph, rank, (50,), torch.float64), rtol=0, atol=bound)
+        topology = bf.get_topology()
+        for step in range(3):
+            graph = topology(step) if isinstance(topology, bf.Schedule) else topology
+            y = bf.neighbor_allreduce(value_of(rank, (50,), torch.float64))
+            # n terms, each rounded once when multiplied and once when added.
+            bound = 2 * n * torch.finfo(torch.float64).eps * 251
+            expected = dense(graph, rank, (50,), torch.float64)
+            torch.testing.assert_close(y, expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])

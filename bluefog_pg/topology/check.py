@@ -1,7 +1,8 @@
-"""Whether a topology fits a group of ranks."""
+"""Whether a topology fits a group of ranks, and whether it averages."""
 
 import networkx as nx
 
+from .analysis.facts import Facts
 from .build import check_size
 from .graph import check_graph
 from .schedule import Schedule, rounds
@@ -30,3 +31,22 @@ def validate(topology: nx.DiGraph | Schedule, size: int) -> None:
         )
     for _ in rounds(topology):
         pass  # a Schedule checks each round when it makes it
+
+
+def problems(topology: nx.DiGraph | Schedule) -> list[str]:
+    """Returns what keeps `topology` from bringing all ranks to their mean, in sentences.
+
+    None of it stops a group from running it: some algorithms need less (see `require_safe`).
+
+    Raises:
+        TypeError, ValueError: it is not a valid topology.
+    """
+    facts = Facts(topology)
+    found = (
+        facts.negative_weight,
+        facts.row_sum,
+        facts.column_sum,
+        facts.unreachable,
+        facts.cycle,
+    )
+    return [problem for problem in found if problem]

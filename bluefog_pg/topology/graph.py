@@ -4,7 +4,7 @@ from collections.abc import Set
 
 import networkx as nx
 
-from .weights import recv_weights
+from .weights import all_recv_weights
 
 
 def check_graph(graph: nx.DiGraph, size: int, owner: str = "group") -> None:
@@ -20,6 +20,12 @@ def check_graph(graph: nx.DiGraph, size: int, owner: str = "group") -> None:
         ValueError: other nodes, or weights that `recv_weights` refuses.
     """
     check_type(graph)
+    check_nodes(graph, size, owner)
+    all_recv_weights(graph)
+
+
+def check_nodes(graph: nx.Graph, size: int, owner: str = "group") -> None:
+    """Raises ValueError unless the nodes are exactly 0..size-1; see `check_graph`."""
     if len(graph) != size:
         raise ValueError(f"topology has {len(graph)} nodes, the {owner} has {size} ranks")
     ranks = set(range(size))
@@ -28,8 +34,6 @@ def check_graph(graph: nx.DiGraph, size: int, owner: str = "group") -> None:
             f"the nodes of a topology must be the ranks 0..{size - 1}; "
             f"missing: {_some(ranks - set(graph))}; not a rank: {_some(set(graph) - ranks)}"
         )
-    for rank in range(size):
-        recv_weights(graph, rank)
 
 
 def check_type(graph: object, expected: str = "an nx.DiGraph or a Schedule") -> None:

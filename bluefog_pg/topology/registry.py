@@ -17,7 +17,8 @@ def register(constructor: F) -> F:
     """Makes a constructor known under its function name; use it as a decorator.
 
     The constructor takes the number of ranks n first, has defaults for everything else, and
-    returns an ``nx.DiGraph`` on 0..n-1 or a `Schedule` of size n.
+    returns an ``nx.DiGraph`` on 0..n-1 or a `Schedule` of size n. Where it does not exist for an
+    n >= 1, it raises `SizeError` with a message that says for which it does.
 
     Raises:
         ValueError: another function already has this name.

@@ -8,6 +8,8 @@ import numbers
 from typing import Any
 
 import networkx as nx
+import numpy as np
+import numpy.typing as npt
 
 
 def recv_weights(graph: nx.DiGraph, rank: int) -> tuple[float, dict[int, float]]:
@@ -41,6 +43,34 @@ def recv_weights(graph: nx.DiGraph, rank: int) -> tuple[float, dict[int, float]]
     weights = {int(src): _finite(src, rank, incoming[src]["weight"]) for src in with_weight}
     self_weight = weights.pop(rank, 0.0)
     return self_weight, weights
+
+
+def all_recv_weights(
+    graph: nx.DiGraph,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Returns (sources, receivers, weights): what `recv_weights` says of all ranks of 0..n-1.
+
+    One entry per edge and per self weight (one of 0 may be left out), in no particular order.
+
+    Raises:
+        ValueError, TypeError: what `recv_weights` raises for the lowest rank that it refuses.
+    """
+    adjacency = dict(graph.adjacency())
+    receivers = [dst for edges in adjacency.values() for dst in edges]
+    weights = [edge.get("weight") for edges in adjacency.values() for edge in edges.values()]
+    given = set(map(type, weights)) == {float} and all(map(math.isfinite, weights))
+    if given and len(set(receivers)) == len(graph):
+        # Nothing to work out or to refuse, as almost always; this is several times as fast.
+        sources = np.repeat(list(adjacency), [len(edges) for edges in adjacency.values()])
+        return sources, np.array(receivers), np.array(weights)
+    edges = [
+        (src, rank, weight)
+        for rank in range(len(graph))
+        for self_weight, sources in [recv_weights(graph, rank)]
+        for src, weight in [(rank, self_weight), *sources.items()]
+    ]
+    sources, receivers, weights = zip(*edges, strict=True) if edges else ((), (), ())
+    return np.array(sources, int), np.array(receivers, int), np.array(weights, float)
 
 
 def send_ranks(graph: nx.DiGraph, rank: int) -> list[int]:

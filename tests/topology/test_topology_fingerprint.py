@@ -35,14 +35,14 @@ def test_edge_list_of_a_schedule_has_all_rounds():
 
 @pytest.mark.parametrize("name", names())
 def test_lists_survive_json(name):
-    edges = edge_list(get(name)(7))
+    edges = edge_list(get(name)(8))
     assert json.loads(json.dumps(edges)) == edges
 
 
 @pytest.mark.parametrize("name", names())
 def test_equal_topologies_have_equal_fingerprints(name):
-    assert fingerprint(get(name)(9)) == fingerprint(get(name)(9))
-    assert len(fingerprint(get(name)(9))) == 32
+    assert fingerprint(get(name)(8)) == fingerprint(get(name)(8))
+    assert len(fingerprint(get(name)(8))) == 32
 
 
 def test_fingerprint_is_of_what_is_applied():

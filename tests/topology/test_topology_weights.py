@@ -15,8 +15,10 @@ from bluefog_pg.topology import (
     recv_weights,
     ring,
     send_ranks,
+    sparse_mixing_matrix,
     star,
 )
+from bluefog_pg.topology.weights import all_recv_weights
 
 
 def digraph(*edges, n=4):
@@ -109,6 +111,31 @@ def test_mixing_matrix_orders_nodes_by_rank():
 
 def test_mixing_matrix_without_weights():
     np.testing.assert_array_equal(mixing_matrix(digraph((0, 1), n=2)), [[1, 0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        exponential(7),
+        digraph(n=0),
+        digraph((0, 1), (1, 2), (3, 1), (3, 3, 0.5), (2, 3, 0.5)),  # with and without weights
+        digraph((0, 1, 0.25), (1, 1, Fraction(3, 4)), (2, 0, 1.0)),  # 3 has no edges
+        digraph((0, 1, 0.0), (1, 0, 0.5), (2, 3, 1.0), (3, 2, 1.0)),  # no self-loops
+        nx.relabel_nodes(star(4), np.int64),
+    ],
+)
+def test_all_at_once_is_what_each_rank_applies(graph):
+    n = len(graph)
+    found = {}
+    for src, rank, weight in zip(*(a.tolist() for a in all_recv_weights(graph)), strict=True):
+        assert (src, rank) not in found
+        found[src, rank] = weight
+    for rank in range(n):
+        self_weight, sources = recv_weights(graph, rank)
+        assert found.pop((rank, rank), 0.0) == self_weight
+        assert {src: found.pop((src, rank)) for src in sources} == sources
+    assert found == {}
+    np.testing.assert_array_equal(sparse_mixing_matrix(graph).toarray(), mixing_matrix(graph))
 
 
 def test_is_doubly_stochastic():

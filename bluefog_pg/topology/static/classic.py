@@ -1,13 +1,9 @@
-"""Ring, star, grid and complete graph."""
-
-import math
-import operator
-from collections.abc import Sequence
+"""Ring, star and complete graph."""
 
 import networkx as nx
 
-from .build import check_size, circulant, metropolis_hastings
-from .registry import register
+from ..build import check_size, circulant, metropolis_hastings
+from ..registry import register
 
 _RING_OFFSETS = {"both": (-1, 1), "left": (-1,), "right": (1,)}
 
@@ -51,26 +47,6 @@ def star(n: int, center: int = 0) -> nx.DiGraph:
 
 
 @register
-def mesh2d(n: int, shape: Sequence[int] | None = None) -> nx.DiGraph:
-    """A 2-d grid without wrap-around, ranks in row-major order, Metropolis-Hastings weights.
-
-    Symmetric; at most 4 neighbours; the consensus rate of a square grid is 1 - O(1/n).
-
-    Args:
-        n: number of ranks.
-        shape: (rows, columns) with rows * columns = n. Default: the two factors of n closest to
-            each other, rows <= columns; for a prime n that is a line.
-
-    Raises:
-        ValueError: n below 1, or a shape that does not hold n ranks.
-    """
-    n = check_size(n)
-    rows, columns = _closest_factors(n) if shape is None else _check_shape(n, shape)
-    grid = nx.grid_2d_graph(rows, columns)
-    return metropolis_hastings(nx.relabel_nodes(grid, {(r, c): r * columns + c for r, c in grid}))
-
-
-@register
 def fully_connected(n: int) -> nx.DiGraph:
     """Every rank exchanges with every other, all weights 1/n: one step is the exact average.
 
@@ -79,20 +55,3 @@ def fully_connected(n: int) -> nx.DiGraph:
     """
     n = check_size(n)
     return circulant(n, range(n))
-
-
-def _closest_factors(n: int) -> tuple[int, int]:
-    rows = next(r for r in range(math.isqrt(n), 0, -1) if n % r == 0)
-    return rows, n // rows
-
-
-def _check_shape(n: int, shape: Sequence[int]) -> tuple[int, int]:
-    try:
-        rows, columns = map(operator.index, shape)
-    except (TypeError, ValueError):
-        raise ValueError(f"shape must be two ints (rows, columns), got {shape!r}") from None
-    if rows < 1 or columns < 1:
-        raise ValueError(f"shape must be two ints of at least 1, got {rows} x {columns}")
-    if rows * columns != n:
-        raise ValueError(f"shape {rows} x {columns} holds {rows * columns} ranks, not n={n}")
-    return rows, columns

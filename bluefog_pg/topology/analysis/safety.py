@@ -1,0 +1,133 @@
+"""Which algorithms a topology is safe for.
+
+An algorithm that needs more of W than a topology gives does not fail: it diverges, or settles on
+something else than the optimum of the mean. D2 does so on every one-peer graph, whatever the step
+size. The papers that the needs come from are named by arXiv id in the table.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import networkx as nx
+
+from ..dynamic.ceca import CecaSchedule
+from ..schedule import Schedule
+from .facts import Facts
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an algorithm needs of a topology."""
+
+    says: str
+    checks: tuple[Callable[[Facts], str | None], ...]
+    """Each returns None, or a sentence that says what is missing and names ranks."""
+
+
+def _reaches_all(facts: Facts) -> str | None:
+    return facts.unreachable or facts.cycle
+
+
+def _doubly_stochastic(facts: Facts) -> str | None:
+    return facts.negative_weight or facts.row_sum or facts.column_sum
+
+
+def _column_stochastic(facts: Facts) -> str | None:
+    return facts.negative_weight or facts.column_sum or facts.silent
+
+
+def _static_and_symmetric(facts: Facts) -> str | None:
+    return facts.changes or facts.asymmetry
+
+
+def _spectrum_of_d2(facts: Facts) -> str | None:
+    # At -1/3 itself, which even rings have, a mode neither grows nor shrinks where the loss is
+    # flat, and shrinks where it is strictly convex.
+    smallest = facts.smallest_eigenvalue
+    if smallest is None or smallest >= -1 / 3 - 1e-6:
+        return None
+    return (
+        f"the smallest eigenvalue of W is {smallest:.4g} and must be above -1/3; larger self "
+        f"weights raise it, or use exact_diffusion"
+    )
+
+
+def _tree(facts: Facts) -> str | None:
+    return facts.not_a_tree
+
+
+def _ceca(facts: Facts) -> str | None:
+    if isinstance(facts.topology, CecaSchedule):
+        return None
+    return "it has two variables per rank; make one with bluefog_pg.topology.ceca(n)"
+
+
+_AVERAGES = Need(
+    "doubly stochastic weights, of a static or a changing graph",
+    (_doubly_stochastic, _reaches_all),
+)
+_SYMMETRIC = Need(
+    "a static graph with symmetric, doubly stochastic weights",
+    (_static_and_symmetric, _doubly_stochastic, _reaches_all),
+)
+_PUSH = Need(
+    "column-stochastic weights, of a static or a changing graph",
+    (_column_stochastic, _reaches_all),
+)
+_NEEDS = {
+    "atc": _AVERAGES,  # diffusion
+    "awc": _AVERAGES,  # D-PSGD, 1705.09056
+    "ceca": Need("a CecaSchedule", (_ceca,)),  # 2306.00256
+    "d2": Need(_SYMMETRIC.says, (*_SYMMETRIC.checks, _spectrum_of_d2)),  # 1803.07068
+    "decentlam": _AVERAGES,  # 2104.11981
+    "diging": _AVERAGES,  # 1607.03218
+    "dmsgd": _AVERAGES,
+    "exact_diffusion": _SYMMETRIC,  # 1702.05122
+    "extra": _SYMMETRIC,  # 1404.6264
+    "gossipgrad": _AVERAGES,  # 1803.05880
+    "gradient_tracking": _AVERAGES,
+    "momentum_tracking": _AVERAGES,  # 2209.15505
+    "push_diging": _PUSH,
+    "push_pull": _AVERAGES,  # its R and its C are both the W of the one topology
+    "push_sum": _PUSH,  # SGP, 1811.10792
+    "qg_dsgdm": _AVERAGES,  # 2102.04761
+    "relay_sgd": Need("a static tree", (_tree,)),  # 2110.04175
+}
+
+
+def algorithms() -> list[str]:
+    """Returns the names of the algorithms whose needs are known, sorted."""
+    return sorted(_NEEDS)
+
+
+def safe_for(topology: nx.DiGraph | Schedule) -> tuple[str, ...]:
+    """Returns the names of the algorithms that `topology` is safe for, sorted.
+
+    Raises:
+        TypeError, ValueError: it is not a valid topology.
+    """
+    facts = Facts(topology)
+    return tuple(name for name in algorithms() if refusal(name, facts) is None)
+
+
+def require_safe(algorithm: str, topology: nx.DiGraph | Schedule) -> None:
+    """Returns if `topology` has what `algorithm` needs of its weights.
+
+    Raises:
+        ValueError: it has not; the message says what is needed, what is missing and at which ranks.
+            Or no algorithm has this name; the message lists those that exist.
+        TypeError, ValueError: it is not a valid topology.
+    """
+    if problem := refusal(algorithm, Facts(topology)):
+        raise ValueError(problem)
+
+
+def refusal(algorithm: str, facts: Facts) -> str | None:
+    """Returns why `algorithm` must not run on this topology; None if it may."""
+    if algorithm not in _NEEDS:
+        raise ValueError(
+            f"unknown algorithm {algorithm!r}; known algorithms: {', '.join(algorithms())}"
+        )
+    need = _NEEDS[algorithm]
+    problem = next(filter(None, (check(facts) for check in need.checks)), None)
+    return problem and f"{algorithm} needs {need.says}: {problem}"

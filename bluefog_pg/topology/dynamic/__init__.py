@@ -1,0 +1,1 @@
+"""Schedules: another graph at each step."""

@@ -1,0 +1,1 @@
+"""Graphs that stay the same from step to step."""
