@@ -102,7 +102,7 @@ _HOME = {
     "symmetric_exponential": "topology",
     "torus2d": "topology",
 }
-_MODULES = {"ddp", "errors", "ops", "probe", "topology"}
+_MODULES = {"ddp", "errors", "ops", "probe", "simulate", "topology"}
 
 __all__ = [
     "AbortedError",

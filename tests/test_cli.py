@@ -10,7 +10,7 @@ import pytest
 from bluefog_pg import __version__
 from bluefog_pg.cli import COMMANDS, main
 
-HELP = [[], ["topo"], *(["topo", name] for name in ("list", "show", "check", "auto"))]
+HELP = [[], ["topo"], *(["topo", name] for name in ("list", "show", "check", "auto")), ["simulate"]]
 SLOW = {"torch", "networkx", "numpy", "scipy", "matplotlib", "rich"}
 
 
