@@ -181,7 +181,8 @@ assert "bluefog" not in dist.Backend.backend_list
 def test_public_names_agree():
     """Type checkers read the imports under TYPE_CHECKING, Python reads _HOME, people read dir()."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
     typed = {alias.name: node.module for node in block.body for alias in node.names}
     assert typed == {name: f"bluefog_pg.{home}" for name, home in bluefog_pg._HOME.items()}
     assert sorted(typed) == bluefog_pg.__all__

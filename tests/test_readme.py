@@ -1,7 +1,9 @@
-"""Every code block of the README is run, or, where it is a command, exists."""
+"""Every code block of the README and the docs is run, or, of make and pip, exists."""
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,12 @@ import torch.distributed as dist
 from ranks import run_ranks
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.M | re.S)
+]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 SHELL = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 
@@ -25,17 +32,24 @@ def test_python_block(source):
 
 
 @pytest.mark.parametrize("line", SHELL)
-def test_command(line):
-    words = line.split("#")[0].split()
+def test_command(line, tmp_path):
+    words = shlex.split(line, comments=True)
     if words[0] == "make":
         subprocess.run([*words, "-n"], cwd=ROOT, check=True, capture_output=True)
+    elif words[0] == "bluefog-pg":
+        (tmp_path / "mine.txt").write_text("0 1\n1 2\n2 3\n3 0\n1 0\n2 1\n3 2\n0 3\n")
+        command = [sys.executable, "-m", "bluefog_pg", *words[1:]]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        for picture in re.findall(r"\S+\.png", line):
+            assert (tmp_path / picture).stat().st_size > 10_000
     else:
         assert words[:2] == ["pip", "install"] and (ROOT / "setup.py").exists()
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_every_block_is_of_a_kind_that_is_checked():

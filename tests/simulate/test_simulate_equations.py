@@ -315,7 +315,7 @@ def captured(graph):
 def test_registry():
     assert methods.get("extra") is methods.extra
     assert set(methods.names()) <= set(methods.__all__)
-    with pytest.raises(ValueError, match="unknown method 'adam'; known methods: d2, decentlam, "):
+    with pytest.raises(ValueError, match="unknown method 'adam'; known methods: atc, awc, d2, "):
         methods.get("adam")
 
     def extra(x, gradient, rounds):
