@@ -24,7 +24,13 @@ if TYPE_CHECKING:
         NeighborTimeoutError,
         PeerLostError,
     )
-    from bluefog_pg.ops import get_topology, neighbor_allgather, neighbor_allreduce, set_topology
+    from bluefog_pg.ops import (
+        empty,
+        get_topology,
+        neighbor_allgather,
+        neighbor_allreduce,
+        set_topology,
+    )
     from bluefog_pg.probe import probe_links
     from bluefog_pg.topology import (
         Schedule,
@@ -76,6 +82,7 @@ _HOME = {
     "choose": "topology",
     "de_bruijn": "topology",
     "dissemination": "topology",
+    "empty": "ops",
     "equi_dyn": "topology",
     "equi_static": "topology",
     "erdos_renyi": "topology",
@@ -120,6 +127,7 @@ __all__ = [
     "choose",
     "de_bruijn",
     "dissemination",
+    "empty",
     "equi_dyn",
     "equi_static",
     "erdos_renyi",

@@ -1,10 +1,12 @@
 """Loads the C++ extension, after checking that it was built for the torch that is imported."""
 
+from functools import cache
 from types import ModuleType
 
 REBUILD = "run `pip install --no-build-isolation --no-deps .` in the bluefog_pg source folder"
 
 
+@cache
 def load() -> ModuleType:
     """Returns the module `bluefog_pg._C`.
 

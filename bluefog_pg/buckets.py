@@ -9,20 +9,31 @@ AVERAGED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Bucket:
-    """Parameters of one dtype, and a flat buffer of their size for the averages.
+    """Parameters of one dtype that live side by side in memory which neighbours read in place.
 
-    Values are sent from the parameters themselves: they must not change between `start` and
-    `finish`, which replaces them: x <- W x.
+    There are two such pieces of memory, x in the one and W x arriving in the other; `finish` makes
+    them change places, so that nothing is copied. Values must not change between `start` and
+    `finish`. Assigning to ``parameter.data`` takes a parameter out of its bucket: see `is_current`.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor], backend: Any) -> None:
         self.tensors = list(tensors)
-        self.averages = _views(self.tensors)
+        self._halves = [_Flat(self.tensors, backend) for _ in range(2)]
         self._work: Any = None
+        self._halves[0].fill(self.tensors)
+        self._move_to(self._halves[0])
+
+    def is_current(self) -> bool:
+        """Whether the parameters still live in the bucket."""
+        return all(
+            tensor.data_ptr() == view.data_ptr() and tensor.dtype == view.dtype
+            for tensor, view in zip(self.tensors, self._halves[0].views, strict=True)
+        )
 
     def start(self, backend: Any, plan: Any, at: int) -> None:
         """Posts the exchange and returns at once."""
-        self._work, _ = backend.neighbor_allreduce(self._values(), self.averages, plan, at, True)
+        values, averages = self._halves
+        self._work, _ = backend.neighbor_allreduce([values.flat], [averages.flat], plan, at, True)
 
     def wait(self) -> None:
         """Waits for the averages. Raises what the exchange raised."""
@@ -30,29 +41,64 @@ class Bucket:
 
     def finish(self) -> None:
         """Puts the averages that have arrived in place."""
-        torch._foreach_copy_(self.tensors, self.averages)
+        self._halves.reverse()
+        self._move_to(self._halves[0])
+        for tensor in self.tensors:  # autograd learns that values changed
+            torch.autograd.graph.increment_version(tensor)
 
-    def _values(self) -> list[torch.Tensor]:
-        return [tensor.detach() for tensor in self.tensors]
+    def _move_to(self, half: "_Flat") -> None:
+        for tensor, view in zip(self.tensors, half.views, strict=True):
+            tensor.data = view
 
 
 class BufferBucket(Bucket):
     """Buffers, such as running statistics: the forward pass may change them during the exchange.
 
-    A copy is sent, and what happened meanwhile is kept: b <- W b_sent + (b - b_sent).
+    They stay where they are. A copy is sent, and what happened meanwhile is kept:
+    b <- W b_sent + (b - b_sent).
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        super().__init__(tensors)
-        self._sent = _views(self.tensors)
+    def is_current(self) -> bool:
+        return True
+
+    def start(self, backend: Any, plan: Any, at: int) -> None:
+        self._halves[0].fill(self.tensors)
+        super().start(backend, plan, at)
 
     def finish(self) -> None:
-        torch._foreach_sub_(self.averages, self._sent)
-        torch._foreach_add_(self.tensors, self.averages)
+        sent, averages = self._halves
+        averages.flat.sub_(sent.flat)
+        torch._foreach_add_(self.tensors, averages.views)
 
-    def _values(self) -> list[torch.Tensor]:
-        torch._foreach_copy_(self._sent, [tensor.detach() for tensor in self.tensors])
-        return self._sent
+    def _move_to(self, half: "_Flat") -> None:
+        pass
+
+
+class _Flat:
+    """One tensor in memory of the backend, and views of it with the shapes of given ones."""
+
+    ALIGNMENT = 64  # bytes
+
+    def __init__(self, tensors: Sequence[torch.Tensor], backend: Any) -> None:
+        dtype, device = tensors[0].dtype, tensors[0].device
+        unit = self.ALIGNMENT // dtype.itemsize
+        starts = [0]
+        for tensor in tensors:
+            starts.append(starts[-1] + -(-tensor.numel() // unit) * unit)
+        self.flat = backend.allocate_tensor(starts[-1], dtype=dtype, device=device).zero_()
+        self.views = [
+            self.flat[start : start + tensor.numel()].as_strided(tensor.shape, _strides(tensor))
+            for start, tensor in zip(starts, tensors, strict=False)
+        ]
+
+    def fill(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Copies the values of the given tensors."""
+        torch._foreach_copy_(self.views, [tensor.detach() for tensor in tensors])
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Its own where it is dense (channels_last is), else those of a contiguous one."""
+    return torch.empty_like(tensor, memory_format=torch.preserve_format).stride()
 
 
 def split_into_buckets(tensors: Iterable[torch.Tensor], cap_bytes: int) -> list[list[torch.Tensor]]:
@@ -83,15 +129,6 @@ def copy_from_flat(tensors: Sequence[torch.Tensor], flat: torch.Tensor) -> None:
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _views(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Returns contiguous tensors of these shapes that lie side by side in one allocation."""
-    flat = torch.empty(
-        sum(tensor.numel() for tensor in tensors), dtype=tensors[0].dtype, device=tensors[0].device
-    )
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _nbytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -189,11 +189,14 @@ class DecentralizedDataParallel(nn.Module):
             p.register_post_accumulate_grad_hook(self._on_gradient) for p in self._trained
         ]
         self._frozen = [parameter for _, parameter in named if not parameter.requires_grad]
-        self._buckets = [Bucket(ts) for ts in split_into_buckets(self._trained, self._cap_bytes)]
+        self._buckets = [
+            Bucket(ts, self._backend) for ts in split_into_buckets(self._trained, self._cap_bytes)
+        ]
         if self.broadcast_buffers:
             buffers = module_sync.floating_buffers(self.module)
             self._buckets += [
-                BufferBucket(ts) for ts in split_into_buckets(buffers, self._cap_bytes)
+                BufferBucket(ts, self._backend)
+                for ts in split_into_buckets(buffers, self._cap_bytes)
             ]
         self._pending = False
         self._callback_queued = False
@@ -205,7 +208,10 @@ class DecentralizedDataParallel(nn.Module):
         if self._pending:
             self._drop_exchange()
         if any(parameter.requires_grad for parameter in self._frozen) or not all(
-            parameter.requires_grad for parameter in self._trained
+            [
+                *(parameter.requires_grad for parameter in self._trained),
+                *(bucket.is_current() for bucket in self._buckets),
+            ]
         ):
             self._attach()
         plan, at = self._neighborhood.plan(self._step)

@@ -2,10 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 import torch
@@ -19,6 +19,10 @@ Topology = nx.DiGraph | topologies.Schedule
 TopologyLike = Topology | str | Callable[[int], Topology]
 
 
+# Looking a backend up costs as much as a small exchange.
+_backends: WeakKeyDictionary[dist.ProcessGroup, Any] = WeakKeyDictionary()
+
+
 def backend_of(group: Any = None) -> Any:
     """Returns the BluefogBackend that serves CPU tensors of `group` (default: the world).
 
@@ -28,10 +32,12 @@ def backend_of(group: Any = None) -> Any:
     Raises:
         ValueError: this rank is not in the group, or the group has another backend.
     """
+    group = dist.group.WORLD if group is None else group
+    if isinstance(group, dist.ProcessGroup) and group in _backends:
+        return _backends[group]
     extension = load()
     if isinstance(group, extension.BluefogBackend):
         return group
-    group = dist.group.WORLD if group is None else group
     if group is None:
         raise ValueError('call torch.distributed.init_process_group("bluefog") first')
     if not isinstance(group, dist.ProcessGroup):
@@ -44,6 +50,7 @@ def backend_of(group: Any = None) -> Any:
             f"neighbor operations need a process group of backend 'bluefog', this one has "
             f"{type(backend).__name__}; make it with new_group(backend='bluefog')"
         )
+    _backends[group] = backend
     return backend
 
 
@@ -121,16 +128,15 @@ class GroupState:
             )
         return self.neighborhood.plan(self.step if step is None else step)
 
-    @contextmanager
-    def advancing(self, backend: Any, advance: bool) -> Iterator[None]:
-        """The group's own step advances if the block starts an operation.
+    def run(self, backend: Any, advance: bool, operation: Callable[..., Any], *args: Any) -> Any:
+        """Calls an operation; if it starts and `advance` is set, the group is one step further.
 
         One that is refused for this rank's arguments is no step: the caller may mend them, and is
         then where the other ranks are.
         """
         before = backend.sequence
         try:
-            yield
+            return operation(*args)
         finally:
             if advance and backend.sequence != before:
                 self.step += 1

@@ -26,8 +26,11 @@ def floating_buffers(module: nn.Module) -> list[torch.Tensor]:
 
 
 def check_equal(module: nn.Module, backend: Any) -> None:
-    """Raises MismatchError, on all ranks alike, unless names, shapes and dtypes are equal."""
-    own = [[name, str(t.dtype), list(t.shape), t.requires_grad] for name, t in _states(module)]
+    """Raises MismatchError, on all ranks alike, unless names, dtypes, shapes and strides are."""
+    own = [
+        [name, str(t.dtype), list(t.shape), t.requires_grad, _unusual_strides(t)]
+        for name, t in _states(module)
+    ]
     everybody = [json.loads(text) for text in all_gather_bytes(backend, json.dumps(own).encode())]
     for rank, theirs in enumerate(everybody):
         if theirs != everybody[0]:
@@ -50,6 +53,11 @@ def _states(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [(name, tensor) for name, tensor in named if name not in ignored]
 
 
+def _unusual_strides(tensor: torch.Tensor) -> list[int]:
+    """Those of a tensor that is not contiguous; values are averaged in the order of memory."""
+    return [] if tensor.is_contiguous() else list(tensor.stride())
+
+
 def _difference(first: list[Any], other: list[Any], rank: int) -> str:
     for mine, theirs in zip(first, other, strict=False):
         if mine != theirs:
@@ -58,5 +66,7 @@ def _difference(first: list[Any], other: list[Any], rank: int) -> str:
 
 
 def _describe(entry: list[Any]) -> str:
-    name, dtype, shape, trained = entry
-    return f"{name} {dtype.removeprefix('torch.')}{shape}{'' if trained else ' (frozen)'}"
+    name, dtype, shape, trained, strides = entry
+    kind = "" if trained else " (frozen)"
+    order = f" with strides {strides}" if strides else ""
+    return f"{name} {dtype.removeprefix('torch.')}{shape}{kind}{order}"

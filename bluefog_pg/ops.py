@@ -100,8 +100,9 @@ def neighbor_allreduce(
     outputs = None if out is None else _as_list(out)
     plan, at = _plan(backend, self_weight, src_weights, dst_weights, step)
     compare_plans(backend, plan)
-    with GroupState.of(backend).advancing(backend, advance=step is None and at >= 0):
-        work, results = backend.neighbor_allreduce(_as_list(tensor), outputs, plan, at, async_op)
+    advance = step is None and at >= 0
+    call = backend.neighbor_allreduce, _as_list(tensor), outputs, plan, at, async_op
+    work, results = GroupState.of(backend).run(backend, advance, *call)
     if async_op:
         return work
     return results[0] if isinstance(tensor, torch.Tensor) else results
@@ -142,9 +143,28 @@ def neighbor_allgather(
         destinations = [(_rank(rank), 1.0) for rank in dst_ranks]
         plan, at = load().Plan(backend.rank(), backend.size(), 0.0, sources, destinations), -1
     compare_plans(backend, plan)
-    with GroupState.of(backend).advancing(backend, advance=at >= 0):
-        work = backend.neighbor_allgather(tensor, plan, at, async_op)
-    return work if async_op else work.get_future().value()[0]
+    call = backend.neighbor_allgather, tensor, plan, at, async_op
+    work, results = GroupState.of(backend).run(backend, at >= 0, *call)
+    return work if async_op else results[0]
+
+
+def empty(*size: Any, dtype: torch.dtype | None = None, group: Any = None) -> torch.Tensor:
+    """Returns an uninitialised tensor on the CPU that neighbours of this host can read in place.
+
+    A `neighbor_allreduce` or `neighbor_allgather` of 256 KiB or more of it copies nothing, if its
+    output is another tensor. Collective at the group's first use: it connects the ranks. Elsewhere
+    than in shared memory, or when `BLUEFOG_SHM_HEAP_BYTES` are used up, it is an ordinary tensor.
+    It stays valid after the group has been destroyed.
+
+    Args:
+        size: ints, or one sequence of ints, as for `torch.empty`.
+        dtype: default: torch's default dtype.
+        group: a process group of backend "bluefog"; default: the world.
+    """
+    shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    flat = backend_of(group).allocate_tensor(shape.numel(), dtype=dtype, device=torch.device("cpu"))
+    return flat.view(shape)
 
 
 def bytes_sent(group: Any = None) -> int:

@@ -246,3 +246,46 @@ def test_bfloat16_and_the_groups_own_topology():
     expected = [(0 + 1 + 3) / 3, 1, 2, (3 + 2 + 0) / 3]
     for rank, weight in enumerate(run_ranks(half_precision, 4)):
         assert torch.equal(weight, torch.full((8, 8), expected[rank]).bfloat16())
+
+
+def memory_of_parameters(rank, nproc):
+    """Two pieces of memory in turn, read by neighbours in place; the layout of a tensor is kept."""
+    dist.init_process_group("bluefog")
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5, 2))
+    module = module.to(memory_format=torch.channels_last)
+    model = bf.DecentralizedDataParallel(module, topology="fully_connected")
+    weight, x = module[0].weight, torch.ones(2, 3, 3, 3)
+    places = []
+    for step in range(4):
+        with torch.no_grad():
+            for p in module.parameters():
+                p.fill_(rank + step)
+        version = weight._version
+        model(x).sum().backward()
+        assert weight._version > version  # autograd notices, as after an in-place change
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        mean = (nproc - 1) / 2 + step
+        assert all(torch.equal(p, torch.full_like(p, mean)) for p in module.parameters())
+        places.append(weight.data_ptr())
+    assert places[0] == places[2] != places[1] == places[3]
+
+    # Parameters that somebody gave other memory, or another dtype, are found and taken in again.
+    weight.data = weight.data.clone()
+    module.double()
+    with torch.no_grad():
+        weight.fill_(rank)
+    model(x.double()).sum().backward()
+    assert torch.equal(weight, torch.full_like(weight, (nproc - 1) / 2))
+    assert weight.dtype == torch.float64 and weight.data_ptr() not in places
+
+    odd = nn.Linear(4, 4)
+    if rank == 1:
+        odd.weight.data = odd.weight.data.t()
+    words = r"rank 0 has weight float32\[4, 4\], rank 1 has weight .* with strides \[1, 4\]"
+    with pytest.raises(bf.MismatchError, match=words):
+        bf.DecentralizedDataParallel(odd)
+
+
+def test_memory_of_parameters():
+    run_ranks(memory_of_parameters, 3)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from ranks import run_ranks
 from support import (
     TRANSPORTS,
@@ -156,3 +157,41 @@ def profiled(rank, n, transport):
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_profiler_titles(transport):
     assert run_ranks(profiled, 2, transport) == [(2, 1)] * 2
+
+
+def memory_of_the_backend(rank, n, transport):
+    """Neighbours read it in place where they can; nobody sees a difference but in time."""
+    start(transport)
+    graph = exact_weights(bf.ring(n))
+    bf.set_topology(graph)
+    for shape in [(0,), (3, 4), (65_536,), (65_537,), (300, 1000)]:  # below and above 256 KiB
+        x = bf.empty(*shape)
+        assert x.shape == shape and x.dtype == torch.float32
+        expected, gathered = dense(graph, rank, shape), None
+        for _ in range(3):  # overwritten at once, as a training step does
+            x.copy_(value_of(rank, shape))
+            y = bf.neighbor_allreduce(x)
+            gathered = bf.neighbor_allgather(x)
+            x.fill_(torch.nan)
+            assert_same(y, expected)
+            peers = sorted({(rank - 1) % n, (rank + 1) % n})
+            assert_same(gathered, torch.cat([value_of(peer, shape) for peer in peers]))
+        x.copy_(value_of(rank, shape))
+        works = [bf.neighbor_allreduce(x, async_op=True) for _ in range(4)]
+        for work in works:
+            work.wait()
+            assert_same(work.get_future().value()[0], expected)
+        bf.neighbor_allreduce(x, out=x)  # in place: not read there by others
+        assert_same(x, expected)
+    kept = bf.empty([1 << 20], dtype=torch.float64).fill_(rank)
+    dist.destroy_process_group()
+    assert (kept.sum() == rank << 20) and (kept.add_(1) == rank + 1).all()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_memory_of_the_backend(transport):
+    run_ranks(memory_of_the_backend, 3, transport)
+
+
+def test_without_memory_of_the_backend():
+    run_ranks(memory_of_the_backend, 2, "shm", env={"BLUEFOG_SHM_HEAP_BYTES": "0"})

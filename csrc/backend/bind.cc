@@ -71,6 +71,10 @@ NamedEdges to_pairs(const std::vector<Edge>& edges) {
   return pairs;
 }
 
+std::pair<WorkPtr, Tensors> to_pair(BluefogBackend::Started started) {
+  return {std::move(started.work), std::move(started.outputs)};
+}
+
 void bind_plan(py::module_& module) {
   py::class_<Plan, std::shared_ptr<Plan>>(module, "Plan")
       .def(py::init([](int rank, int size, double self_weight, const NamedEdges& sources,
@@ -128,19 +132,21 @@ void bind_backend(py::module_& module, const py::object& base) {
           "neighbor_allreduce",
           [](BluefogBackend& self, Tensors inputs, std::optional<Tensors> outputs,
              std::shared_ptr<const Plan> plan, int64_t round, bool async_op) {
-            WorkPtr work = self.neighborAllreduce(std::move(inputs), std::move(outputs),
-                                                  std::move(plan), round, async_op);
-            Tensors results = work->result();
-            return std::make_pair(std::move(work), std::move(results));
+            return to_pair(self.neighborAllreduce(std::move(inputs), std::move(outputs),
+                                                  std::move(plan), round, async_op));
           },
           py::arg("inputs"), py::arg("outputs"), py::arg("plan"), py::arg("round"),
           py::arg("async_op"), no_gil)
-      .def("neighbor_allgather", &BluefogBackend::neighborAllgather, py::arg("input"),
-           py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
+      .def(
+          "neighbor_allgather",
+          [](BluefogBackend& self, const at::Tensor& input, std::shared_ptr<const Plan> plan,
+             int64_t round, bool async_op) {
+            return to_pair(self.neighborAllgather(input, std::move(plan), round, async_op));
+          },
+          py::arg("input"), py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
-      // These wait for a thread that connects the group, which may be waiting for Python's lock.
-      .def_property_readonly("bytes_sent", py::cpp_function(&BluefogBackend::bytesSent, no_gil))
-      .def_property_readonly("sequence", py::cpp_function(&BluefogBackend::sequence, no_gil))
+      .def_property_readonly("bytes_sent", &BluefogBackend::bytesSent)
+      .def_property_readonly("sequence", &BluefogBackend::sequence)
       .def_property_readonly("options", &BluefogBackend::options)
       .def_property(
           "_state",

@@ -95,7 +95,19 @@ bool BluefogBackend::supportsTensorAlloc(c10::DeviceIndex device) {
 }
 
 at::Tensor BluefogBackend::allocateTensor(long size, at::TensorOptions options) {
-  return inner(options.device()).allocateTensor(size, options);
+  if (options.device().is_cuda()) {
+    return inner(options.device()).allocateTensor(size, options);
+  }
+  TORCH_CHECK_VALUE(options.device().is_cpu(),
+                    "the process group serves cpu and cuda tensors, not ", options.device());
+  executor();  // connects the group
+  auto memory = transport_->allocate(size * options.dtype().itemsize());
+  if (!memory) {
+    return at::empty({size}, options);
+  }
+  void* const data = memory.get();
+  return at::from_blob(
+      data, {size}, [memory = std::move(memory)](void*) {}, options);
 }
 
 std::shared_ptr<c10::Allocator> BluefogBackend::getMemAllocator() {
@@ -212,6 +224,10 @@ void BluefogBackend::check_process() const {
 
 Executor& BluefogBackend::executor() {
   check_process();
+  Executor* const running = connected_.load(std::memory_order_acquire);
+  if (running && !closed_) {
+    return *running;
+  }
   std::lock_guard lock(connect_mutex_);
   if (closed_) {
     fail(ErrorCode::kAborted, "rank ", getRank(), "'s process group has been destroyed or aborted");
@@ -219,6 +235,7 @@ Executor& BluefogBackend::executor() {
   if (!executor_) {
     connect();
     executor_ = std::make_unique<Executor>(transport_.get());
+    connected_.store(executor_.get(), std::memory_order_release);
   }
   return *executor_;
 }
@@ -286,14 +303,14 @@ std::string BluefogBackend::transportOf(int peer) {
   return transport_names_[peer];
 }
 
-uint64_t BluefogBackend::sequence() {
-  std::lock_guard lock(connect_mutex_);
-  return executor_ ? executor_->sequence() : 0;
+uint64_t BluefogBackend::sequence() const {
+  const Executor* running = connected_.load(std::memory_order_acquire);
+  return running ? running->sequence() : 0;
 }
 
-uint64_t BluefogBackend::bytesSent() {
-  std::lock_guard lock(connect_mutex_);
-  return executor_ ? executor_->bytes_sent() : 0;
+uint64_t BluefogBackend::bytesSent() const {
+  const Executor* running = connected_.load(std::memory_order_acquire);
+  return running ? running->bytes_sent() : 0;
 }
 
 }  // namespace bluefog

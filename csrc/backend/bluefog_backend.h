@@ -45,22 +45,29 @@ class BluefogBackend : public c10d::Backend {
 
   // ---- Neighbor operations (neighbor_ops.cc)
 
+  /// What an operation leaves: its outputs, and a Work if it is async. One that is not async
+  /// returns when it is done, and throws its error.
+  struct Started {
+    WorkPtr work;
+    Tensors outputs;
+  };
+
   /// outputs[t] = self_weight * inputs[t] + sum over sources of weight * their inputs[t], all
-  /// tensors in one exchange. Without outputs they are made; Work::result() has them. `round` is
-  /// the step of the topology, or -1. Not async: returns when it is done, and throws its error.
-  WorkPtr neighborAllreduce(Tensors inputs, std::optional<Tensors> outputs,
+  /// tensors in one exchange. Without outputs they are made. `round` is the step of the topology,
+  /// or -1.
+  Started neighborAllreduce(Tensors inputs, std::optional<Tensors> outputs,
                             std::shared_ptr<const Plan> plan, int64_t round, bool async);
 
   /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
-  /// dimensions may differ.
-  WorkPtr neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
+  /// dimensions may differ. If async, the output exists once the Work is complete.
+  Started neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
                             int64_t round, bool async);
 
   /// Payload bytes sent to neighbours so far, counted once per destination.
-  uint64_t bytesSent();
+  uint64_t bytesSent() const;
 
   /// Neighbor operations started so far; one that is refused for its arguments does not count.
-  uint64_t sequence();
+  uint64_t sequence() const;
 
   /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
   /// collective.
@@ -77,6 +84,8 @@ class BluefogBackend : public c10d::Backend {
   bool supportsSplitting() const override { return true; }
   bool supportsCoalescing() const override;
   bool supportsTensorAlloc(c10::DeviceIndex device) override;
+  /// On the CPU: memory that neighbours of the host can read in place, where there is any.
+  /// Collective at the first time.
   at::Tensor allocateTensor(long size, at::TensorOptions options) override;
   std::shared_ptr<c10::Allocator> getMemAllocator() override;
   void eagerConnectSingleDevice(at::Device device) override;
@@ -152,7 +161,8 @@ class BluefogBackend : public c10d::Backend {
   // Throws in a process that was forked from the one that made the group: there are no threads.
   void check_process() const;
 
-  WorkPtr start(Task task, c10::intrusive_ptr<class NeighborWork> work, bool async);
+  struct Call;
+  Started start(Call call, bool async);
   void check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const;
 
   const c10::intrusive_ptr<c10d::Store> store_;
@@ -171,11 +181,12 @@ class BluefogBackend : public c10d::Backend {
   std::vector<WorkPtr> coalesced_;
 
   std::mutex connect_mutex_;
-  std::atomic<bool> closed_{false};           // by abort() and shutdown()
-  int connect_tries_ = 0;                     // under connect_mutex_
-  std::unique_ptr<Transport> transport_;      // made under connect_mutex_
-  std::unique_ptr<Executor> executor_;        // made under connect_mutex_; goes before transport_
-  std::vector<std::string> transport_names_;  // by rank
+  std::atomic<bool> closed_{false};            // by abort() and shutdown()
+  int connect_tries_ = 0;                      // under connect_mutex_
+  std::unique_ptr<Transport> transport_;       // made under connect_mutex_
+  std::unique_ptr<Executor> executor_;         // made under connect_mutex_; goes before transport_
+  std::atomic<Executor*> connected_{nullptr};  // executor_, once it can be used
+  std::vector<std::string> transport_names_;   // by rank
 };
 
 template <typename Collective>

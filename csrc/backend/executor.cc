@@ -86,7 +86,7 @@ void Executor::run(Task task) {
   perform(task);
   lock.lock();
   busy_ = false;
-  changed_.notify_all();
+  if (stopping_ || !queue_.empty()) changed_.notify_all();  // nobody else waits for it
 }
 
 void Executor::shutdown() {
@@ -105,11 +105,6 @@ void Executor::shutdown() {
 bool Executor::stopping() const {
   std::lock_guard lock(mutex_);
   return stopping_;
-}
-
-std::uint64_t Executor::sequence() const {
-  std::lock_guard lock(mutex_);
-  return sequence_;
 }
 
 void Executor::loop() {

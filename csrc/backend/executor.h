@@ -45,7 +45,7 @@ class Executor {
   void shutdown();
 
   /// Tasks submitted so far: the sequence number of the last one.
-  std::uint64_t sequence() const;
+  std::uint64_t sequence() const { return sequence_.load(std::memory_order_relaxed); }
 
   /// Payload bytes sent, counted once per destination.
   std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
@@ -61,10 +61,10 @@ class Executor {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Task> queue_;      // under mutex_
-  bool busy_ = false;           // under mutex_: some thread performs a task
-  bool stopping_ = false;       // under mutex_
-  std::uint64_t sequence_ = 0;  // under mutex_
+  std::deque<Task> queue_;                  // under mutex_
+  bool busy_ = false;                       // under mutex_: some thread performs a task
+  bool stopping_ = false;                   // under mutex_
+  std::atomic<std::uint64_t> sequence_{0};  // written under mutex_
   std::mutex join_mutex_;
   std::thread thread_;  // joined under join_mutex_
 };

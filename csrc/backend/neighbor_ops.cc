@@ -1,5 +1,6 @@
 // From tensors to tasks for the executor, and back.
 #include <ATen/MemoryOverlap.h>
+#include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -114,6 +115,15 @@ void check_aliases(const std::vector<CombineSink::Part>& parts) {
 
 }  // namespace
 
+// A task, and what becomes of it. The outputs may come into being with the arrival of the data.
+struct BluefogBackend::Call {
+  Task task;
+  const char* title;  // in torch.profiler
+  Tensors inputs;     // packed; kept alive until the operation is over
+  std::shared_ptr<Tensors> outputs;
+  std::function<void()> deliver;  // called after success
+};
+
 void BluefogBackend::check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const {
   TORCH_CHECK_VALUE(tensor.defined(), operation, " got an undefined tensor");
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, operation, " takes dense tensors, got layout ",
@@ -127,9 +137,10 @@ void BluefogBackend::check_neighbor_tensor(const char* operation, const at::Tens
                     "; neighbor operations have no CUDA transport yet, standard collectives do");
 }
 
-WorkPtr BluefogBackend::neighborAllreduce(Tensors inputs, std::optional<Tensors> given,
-                                          std::shared_ptr<const Plan> plan, int64_t round,
-                                          bool async) {
+BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
+                                                          std::optional<Tensors> given,
+                                                          std::shared_ptr<const Plan> plan,
+                                                          int64_t round, bool async) {
   TORCH_CHECK_VALUE(!given || given->size() == inputs.size(), "neighbor_allreduce got ",
                     inputs.size(), " tensors and ", given->size(), " outputs");
   Tensors outputs = given.value_or(Tensors());
@@ -152,63 +163,71 @@ WorkPtr BluefogBackend::neighborAllreduce(Tensors inputs, std::optional<Tensors>
                      static_cast<std::byte*>(result.unsafeGetTensorImpl()->mutable_data())});
   }
   check_aliases(parts);
+  task.payload.steady =
+      std::none_of(parts.begin(), parts.end(), [](auto& part) { return part.x == part.y; });
   task.frame = make_frame(Operation::kNeighborAllreduce, averaging->inputs, round);
   task.plan = std::move(plan);
   task.sink = std::make_unique<CombineSink>(std::move(parts));
-  task.timeout = options_->timeout;
-
-  auto work = c10::make_intrusive<NeighborWork>(getRank(), kTitleAllreduce, averaging->inputs);
   averaging->outputs = std::move(outputs);
-  work->set_result(averaging->outputs);
-  task.done = [work, averaging](std::exception_ptr error) {
+  return start({std::move(task),
+                kTitleAllreduce,
+                averaging->inputs,
+                {averaging, &averaging->outputs},
+                [averaging] { averaging->deliver(); }},
+               async);
+}
+
+BluefogBackend::Started BluefogBackend::neighborAllgather(const at::Tensor& tensor,
+                                                          std::shared_ptr<const Plan> plan,
+                                                          int64_t round, bool async) {
+  check_neighbor_tensor("neighbor_allgather", tensor);
+  const at::Tensor input = packed(tensor);
+  Task task;
+  task.payload.add(input.const_data_ptr(), input.nbytes());
+  task.payload.steady = true;
+  task.frame = make_frame(Operation::kNeighborAllgather, {input}, round);
+  task.plan = std::move(plan);
+  const auto outputs = std::make_shared<Tensors>();
+  task.sink = std::make_unique<GatherSink>([outputs, input](std::span<const int64_t> rows) {
+    std::vector<int64_t> sizes = input.dim() == 0 ? std::vector<int64_t>{1} : input.sizes().vec();
+    sizes[0] = 0;
+    for (int64_t count : rows) sizes[0] += count;
+    *outputs = {at::empty(sizes, input.options())};
+    return static_cast<std::byte*>(outputs->front().mutable_data_ptr());
+  });
+  return start({std::move(task), kTitleAllgather, {input}, outputs, [] {}}, async);
+}
+
+BluefogBackend::Started BluefogBackend::start(Call call, bool async) {
+  auto& [task, title, inputs, outputs, deliver] = call;
+  TORCH_CHECK_VALUE(task.plan && task.plan->rank() == getRank() && task.plan->size() == getSize(),
+                    "rank ", getRank(), " of ", getSize(), " got the plan of rank ",
+                    task.plan ? task.plan->rank() : -1, " of ", task.plan ? task.plan->size() : 0);
+  task.timeout = options_->timeout;
+  Executor& runner = executor();
+  if (!async) {
+    RECORD_FUNCTION_WITH_SCOPE(at::RecordScope::USER_SCOPE, title,
+                               std::vector<c10::IValue>(inputs.begin(), inputs.end()));
+    std::exception_ptr failure;
+    task.done = [&failure](std::exception_ptr error) { failure = error; };
+    runner.run(std::move(task));
+    if (failure) std::rethrow_exception(failure);
+    deliver();
+    return {nullptr, *outputs};
+  }
+  auto work = c10::make_intrusive<NeighborWork>(getRank(), title, inputs, outputs);
+  task.done = [work, inputs = inputs, deliver = std::move(deliver)](std::exception_ptr error) {
     if (!error) {
       try {
-        averaging->deliver();
+        deliver();
       } catch (...) {
         error = std::current_exception();
       }
     }
     work->complete(error);
   };
-  return start(std::move(task), std::move(work), async);
-}
-
-WorkPtr BluefogBackend::neighborAllgather(const at::Tensor& tensor,
-                                          std::shared_ptr<const Plan> plan, int64_t round,
-                                          bool async) {
-  check_neighbor_tensor("neighbor_allgather", tensor);
-  const at::Tensor input = packed(tensor);
-  Task task;
-  task.payload.add(input.const_data_ptr(), input.nbytes());
-  task.frame = make_frame(Operation::kNeighborAllgather, {input}, round);
-  task.plan = std::move(plan);
-  task.timeout = options_->timeout;
-
-  auto work = c10::make_intrusive<NeighborWork>(getRank(), kTitleAllgather, Tensors{input});
-  task.sink = std::make_unique<GatherSink>([work, input](std::span<const int64_t> rows) {
-    std::vector<int64_t> sizes = input.dim() == 0 ? std::vector<int64_t>{1} : input.sizes().vec();
-    sizes[0] = 0;
-    for (int64_t count : rows) sizes[0] += count;
-    const at::Tensor output = at::empty(sizes, input.options());
-    work->set_result({output});
-    return static_cast<std::byte*>(output.mutable_data_ptr());
-  });
-  task.done = [work, input](std::exception_ptr error) { work->complete(error); };
-  return start(std::move(task), std::move(work), async);
-}
-
-WorkPtr BluefogBackend::start(Task task, c10::intrusive_ptr<NeighborWork> work, bool async) {
-  TORCH_CHECK_VALUE(task.plan && task.plan->rank() == getRank() && task.plan->size() == getSize(),
-                    "rank ", getRank(), " of ", getSize(), " got the plan of rank ",
-                    task.plan ? task.plan->rank() : -1, " of ", task.plan ? task.plan->size() : 0);
-  Executor& runner = executor();
-  if (async) {
-    runner.submit(std::move(task));
-  } else {
-    runner.run(std::move(task));
-    work->wait();
-  }
-  return work;
+  runner.submit(std::move(task));
+  return {std::move(work), {}};
 }
 
 }  // namespace bluefog

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
-#include <sstream>
 
 #include "base/error.h"
 
@@ -24,10 +23,13 @@ class Digest {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
+// "float32[3, 4]"; part of every operation, so without a stream.
 std::string describe(const at::Tensor& tensor) {
-  std::ostringstream out;
-  out << dtype_name(tensor.scalar_type()) << tensor.sizes();
-  return out.str();
+  std::string text = dtype_name(tensor.scalar_type()) + "[";
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
+  }
+  return text + "]";
 }
 
 }  // namespace

@@ -3,9 +3,18 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/combine.h"
-
 namespace bluefog {
+namespace {
+
+// Larger results would not stay in the cache until somebody reads them.
+constexpr std::size_t kLargestCached = 4 << 20;
+
+}  // namespace
+
+CombineSink::CombineSink(std::vector<Part> parts) : parts_(std::move(parts)) {
+  const std::size_t end = parts_.empty() ? 0 : parts_.back().offset + parts_.back().nbytes;
+  store_ = end > kLargestCached ? Store::kStreaming : Store::kCached;
+}
 
 void CombineSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
   weights_ = {plan.self_weight()};
@@ -34,7 +43,7 @@ void CombineSink::combine_range(const Part& part, std::size_t from, std::size_t 
                                    : piece->sources[i - 1].data() + (from - piece->offset);
     terms.push_back({data, weights_[i]});
   }
-  combine(part.dtype, part.y + (from - part.offset), terms, until - from);
+  combine(part.dtype, part.y + (from - part.offset), terms, until - from, store_);
 }
 
 // A rank without sources sees no piece: its result is its own value, weighted.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "kernels/combine.h"
 #include "plan/plan.h"
 #include "transport/transport.h"
 
@@ -38,7 +39,7 @@ class CombineSink : public Sink {
     std::byte* y;
   };
 
-  explicit CombineSink(std::vector<Part> parts) : parts_(std::move(parts)) {}
+  explicit CombineSink(std::vector<Part> parts);
 
   void prepare(const Plan& plan, std::span<const Greeting> sources) override;
   void consume(const Piece& piece) override;
@@ -48,6 +49,7 @@ class CombineSink : public Sink {
   void combine_range(const Part& part, std::size_t from, std::size_t until, const Piece* piece);
 
   std::vector<Part> parts_;      // ascending by offset
+  Store store_;                  // of the results
   std::vector<double> weights_;  // self, then the sources
 };
 

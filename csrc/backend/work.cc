@@ -7,24 +7,24 @@
 
 namespace bluefog {
 
-NeighborWork::NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs)
+NeighborWork::NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs,
+                           std::shared_ptr<const std::vector<at::Tensor>> outputs)
     : Work(rank, c10d::OpType::UNKNOWN, title, inputs),
+      outputs_(std::move(outputs)),
       future_(
           c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {
 }
 
-std::vector<at::Tensor> NeighborWork::result() { return result_; }
+std::vector<at::Tensor> NeighborWork::result() { return *outputs_; }
 
 c10::intrusive_ptr<c10::ivalue::Future> NeighborWork::getFuture() { return future_; }
-
-void NeighborWork::set_result(std::vector<at::Tensor> result) { result_ = std::move(result); }
 
 // The future first: who returns from wait() finds it done.
 void NeighborWork::complete(std::exception_ptr error) {
   if (error) {
     future_->setError(error);
   } else {
-    future_->markCompleted(at::IValue(result_));
+    future_->markCompleted(at::IValue(*outputs_));
   }
   finish(error);
 }

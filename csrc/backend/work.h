@@ -10,7 +10,9 @@ namespace bluefog {
 class NeighborWork : public c10d::Work {
  public:
   /// `title` appears in torch.profiler; `inputs` are recorded with it.
-  NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs);
+  /// `outputs` is filled by the time of complete().
+  NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs,
+               std::shared_ptr<const std::vector<at::Tensor>> outputs);
 
   /// The output tensors; of an allgather they exist once it is complete.
   std::vector<at::Tensor> result() override;
@@ -18,11 +20,10 @@ class NeighborWork : public c10d::Work {
   /// A Future of List[Tensor], as DDP's communication hooks expect.
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
 
-  void set_result(std::vector<at::Tensor> result);
   void complete(std::exception_ptr error);
 
  private:
-  std::vector<at::Tensor> result_;
+  const std::shared_ptr<const std::vector<at::Tensor>> outputs_;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };
 

@@ -33,7 +33,8 @@ Env Env::read() {
          " is not a multiple of 4096");
   }
   env.shm_chunks = read_number("BLUEFOG_SHM_CHUNKS", env.shm_chunks, 2, 4096);
-  env.spin_us = read_number("BLUEFOG_SPIN_US", env.spin_us, -1, 1000000);
+  env.shm_heap_bytes = read_number("BLUEFOG_SHM_HEAP_BYTES", env.shm_heap_bytes, -1, 1L << 44);
+  env.spin_us = read_number("BLUEFOG_SPIN_US", env.spin_us, 0, 1000000);
   return env;
 }
 

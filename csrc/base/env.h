@@ -15,10 +15,15 @@ struct Env {
   /// reader.
   std::size_t shm_chunks = 16;
 
-  /// BLUEFOG_SPIN_US: microseconds that a rank polls shared memory before it sleeps in the kernel.
-  /// The default, -1, means 30 where every rank of the host has a core of its own and 0 where ranks
-  /// outnumber cores.
-  int spin_us = -1;
+  /// BLUEFOG_SHM_HEAP_BYTES: most memory of bluefog_pg.empty() and of DecentralizedDataParallel
+  /// that neighbours of the same host read in place; it is taken page by page as it is used. The
+  /// default, -1, means as much as the host has; 0 means none, so that all is copied.
+  long shm_heap_bytes = -1;
+
+  /// BLUEFOG_SPIN_US: microseconds that a rank polls shared memory before it sleeps in the kernel;
+  /// after the first 30, or from the start where ranks outnumber cores, it gives way to other
+  /// threads between two looks.
+  int spin_us = 300;
 
   /// Reads the variables; throws Error(kUsage) that names the variable when a value is no number or
   /// out of range.

@@ -13,6 +13,10 @@ struct Term {
   double weight;
 };
 
+/// Where a result goes: to the cache, or past it to memory, which is faster for results so large
+/// that they would not stay there.
+enum class Store { kCached, kStreaming };
+
 /// Writes the weighted sum of `terms` to `y`; each has `nbytes` bytes of `dtype`, aligned to its
 /// elements.
 ///
@@ -21,6 +25,7 @@ struct Term {
 /// are accumulated in float32 and rounded once, to nearest even; weights are rounded to the type of
 /// accumulation (float32, or float64 for float64). `y` may be the data of a term, but must not
 /// overlap one otherwise. No terms: zeros.
-void combine(DType dtype, std::byte* y, std::span<const Term> terms, std::size_t nbytes);
+void combine(DType dtype, std::byte* y, std::span<const Term> terms, std::size_t nbytes,
+             Store store = Store::kCached);
 
 }  // namespace bluefog

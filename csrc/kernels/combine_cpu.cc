@@ -136,8 +136,91 @@ struct HalfFloatF16c {
   }
 };
 
+template <typename T>
+struct Vector;
+
+template <>
+struct Vector<float> {
+  using Type = __m256;
+  BLUEFOG_AVX2 static Type fill(float x) { return _mm256_set1_ps(x); }
+  BLUEFOG_AVX2 static Type load(const float* p) { return _mm256_loadu_ps(p); }
+  BLUEFOG_AVX2 static void store(float* p, Type x) { _mm256_storeu_ps(p, x); }
+  BLUEFOG_AVX2 static void stream(float* p, Type x) { _mm256_stream_ps(p, x); }
+};
+
+template <>
+struct Vector<double> {
+  using Type = __m256d;
+  BLUEFOG_AVX2 static Type fill(double x) { return _mm256_set1_pd(x); }
+  BLUEFOG_AVX2 static Type load(const double* p) { return _mm256_loadu_pd(p); }
+  BLUEFOG_AVX2 static void store(double* p, Type x) { _mm256_storeu_pd(p, x); }
+  BLUEFOG_AVX2 static void stream(double* p, Type x) { _mm256_stream_pd(p, x); }
+};
+
+constexpr std::size_t kLanes = 4;  // vectors at a time: one cache line is written as a whole
+
+// Elements [begin, end) of y, one after the other: what comes before and after whole vectors.
+template <typename T>
+void combine_each(T* y, std::span<const Term> terms, std::size_t begin, std::size_t end) {
+  for (std::size_t i = begin; i < end; ++i) {
+    T sum = static_cast<T>(terms[0].weight) * reinterpret_cast<const T*>(terms[0].data)[i];
+    for (const Term& term : terms.subspan(1)) {
+      sum += static_cast<T>(term.weight) * reinterpret_cast<const T*>(term.data)[i];
+    }
+    y[i] = sum;
+  }
+}
+
+// The sum stays in registers: every term is read once and y written once.
+template <typename T, Store store>
+BLUEFOG_AVX2 void combine_vectors(std::byte* to, std::span<const Term> terms, std::size_t nbytes) {
+  using V = Vector<T>;
+  constexpr std::size_t kStep = sizeof(typename V::Type) / sizeof(T);
+  T* const y = reinterpret_cast<T*>(to);
+  const std::size_t count = nbytes / sizeof(T);
+  // A streaming store needs an aligned address.
+  const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(y) / sizeof(T) % kStep;
+  std::size_t i = std::min(count, (kStep - misaligned) % kStep);
+  combine_each(y, terms, 0, i);
+  for (; i + kLanes * kStep <= count; i += kLanes * kStep) {
+    typename V::Type sum[kLanes];
+    for (std::size_t k = 0; k < terms.size(); ++k) {
+      const T* from = reinterpret_cast<const T*>(terms[k].data) + i;
+      const auto weight = V::fill(static_cast<T>(terms[k].weight));
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const auto product = weight * V::load(from + lane * kStep);
+        sum[lane] = k == 0 ? product : sum[lane] + product;
+      }
+    }
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      if constexpr (store == Store::kStreaming) {
+        V::stream(y + i + lane * kStep, sum[lane]);
+      } else {
+        V::store(y + i + lane * kStep, sum[lane]);
+      }
+    }
+  }
+  combine_each(y, terms, i, count);
+  if constexpr (store == Store::kStreaming) {
+    _mm_sfence();  // who is told that y is complete must see it
+  }
+}
+
+template <typename T>
+BLUEFOG_AVX2 void combine_plain(std::byte* y, std::span<const Term> terms, std::size_t nbytes,
+                                Store store) {
+  store == Store::kStreaming ? combine_vectors<T, Store::kStreaming>(y, terms, nbytes)
+                             : combine_vectors<T, Store::kCached>(y, terms, nbytes);
+}
+
 BLUEFOG_AVX2 void combine_avx2(DType dtype, std::byte* y, std::span<const Term> terms,
-                               std::size_t nbytes) {
+                               std::size_t nbytes, Store store) {
+  if (dtype == DType::kFloat32 && !terms.empty()) {
+    return combine_plain<float>(y, terms, nbytes, store);
+  }
+  if (dtype == DType::kFloat64 && !terms.empty()) {
+    return combine_plain<double>(y, terms, nbytes, store);
+  }
   combine_any<HalfFloatF16c>(dtype, y, terms, nbytes);
 }
 
@@ -147,10 +230,11 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 }  // namespace
 
-void combine(DType dtype, std::byte* y, std::span<const Term> terms, std::size_t nbytes) {
+void combine(DType dtype, std::byte* y, std::span<const Term> terms, std::size_t nbytes,
+             [[maybe_unused]] Store store) {
 #if defined(__x86_64__)
   if (has_avx2()) {
-    return combine_avx2(dtype, y, terms, nbytes);
+    return combine_avx2(dtype, y, terms, nbytes, store);
   }
 #endif
   combine_any<HalfFloat>(dtype, y, terms, nbytes);

@@ -19,9 +19,12 @@ class Payload {
     std::size_t offset;  // in the stream
   };
 
-  /// Appends a segment. The memory belongs to the caller and must stay unchanged until the exchange
-  /// ends.
+  /// Appends a segment. The memory belongs to the caller and outlives the exchange.
   void add(const void* data, std::size_t nbytes);
+
+  /// Whether the memory stays unchanged until the exchange ends, so that neighbours may read it in
+  /// place. Otherwise a range may change once the same range of the sources has arrived.
+  bool steady = false;
 
   const std::vector<Segment>& segments() const { return segments_; }
 

@@ -127,6 +127,13 @@ void RoutedTransport::abort() {
   for (auto& transport : transports_) transport->abort();
 }
 
+std::shared_ptr<std::byte> RoutedTransport::allocate(std::size_t nbytes) {
+  for (auto& transport : transports_) {
+    if (auto memory = transport->allocate(nbytes)) return memory;
+  }
+  return nullptr;
+}
+
 void RoutedTransport::attach() {
   for (auto& transport : transports_) transport->attach();
 }

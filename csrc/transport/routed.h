@@ -19,6 +19,7 @@ class RoutedTransport : public Transport {
   const char* name() const override { return "routed"; }
   std::unique_ptr<Exchange> begin(const Request& request) override;
   void abort() override;
+  std::shared_ptr<std::byte> allocate(std::size_t nbytes) override;
   void attach() override;
   void detach() override;
 

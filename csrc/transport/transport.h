@@ -70,9 +70,9 @@ class Exchange {
 
   /// Fills `piece` with the next bytes of all sources; false at the end, when also everything that
   /// this rank sends has been handed over. Pieces come in ascending order; one is valid until the
-  /// next call. Once a piece is handed out, the same range of this rank's own payload may change:
-  /// it has been sent. A piece may have been overwritten by a source that failed: look at
-  /// failures() after the last call, before trusting the result.
+  /// next call. Once a piece is handed out, the same range of this rank's own payload may change
+  /// unless it is steady: it has been sent. A piece may have been overwritten by a source that
+  /// failed: look at failures() after the last call, before trusting the result.
   virtual bool next(Piece& piece) = 0;
 
   /// Neighbours that failed so far, in the order in which it was noticed.
@@ -95,6 +95,10 @@ class Transport {
 
   /// Makes every pending and later exchange throw kAborted, within milliseconds.
   virtual void abort() = 0;
+
+  /// Memory that neighbours can read in place, `nbytes` of zeros, or null where this transport has
+  /// none (left).
+  virtual std::shared_ptr<std::byte> allocate(std::size_t) { return nullptr; }
 
   /// Called once by the thread that will drive exchanges for as long as the group lives, and once
   /// when it ends: a transport may tie this rank's sign of life to that thread.

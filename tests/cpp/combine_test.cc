@@ -4,7 +4,11 @@
 #include <c10/util/Half.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <iterator>
+#include <limits>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -127,6 +131,121 @@ TYPED_TEST(CombineTest, StartsAnywhere) {
     std::vector<T> y(100);
     combine_into(y, {{reinterpret_cast<const std::byte*>(whole.data() + shift), 0.3}});
     ASSERT_TRUE(same_bits(y, reference<T>({x}, {0.3}))) << shift;
+  }
+}
+
+// With NaN, infinities, numbers without a leading one, and both zeros among them.
+template <typename T>
+std::vector<T> strange_values(std::size_t n, std::mt19937& random) {
+  using Limits = std::numeric_limits<T>;
+  const T strange[] = {Limits::quiet_NaN(),
+                       Limits::infinity(),
+                       -Limits::infinity(),
+                       Limits::denorm_min(),
+                       Limits::min() / 4,
+                       Limits::max(),
+                       -Limits::max(),
+                       T(0),
+                       T(-0.0)};
+  std::vector<T> values = random_values<T>(n, random);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (random() % 4 == 0) values[i] = strange[random() % std::size(strange)];
+  }
+  return values;
+}
+
+// Bit for bit, but for a NaN's sign and payload: of two NaN an addition keeps that of the operand
+// that the compiler put first.
+template <typename T>
+bool same_numbers(const T* a, const std::vector<T>& b) {
+  return std::equal(b.begin(), b.end(), a, [](T x, T y) {
+    return (std::isnan(x) && std::isnan(y)) || std::memcmp(&x, &y, sizeof(T)) == 0;
+  });
+}
+
+// Types whose sum stays in registers, a few vectors at a time, with loops for what is left over.
+template <typename T>
+class FusedCombineTest : public ::testing::Test {
+ protected:
+  static constexpr std::size_t kMargin = 16;
+  static constexpr std::size_t kMost = 200 + 2 * kMargin;
+  static constexpr T kUntouched = 77;
+
+  void SetUp() override {
+    for (std::size_t k = 0; k < 9; ++k) {
+      xs_.push_back(strange_values<T>(kMost, random_));
+      weights_.push_back(k == 4 ? 0 : std::normal_distribution<double>()(random_));
+    }
+  }
+
+  // Terms that each start at another place.
+  static std::size_t shift_of(std::size_t k, std::size_t shift) { return (5 * k + shift) % 9; }
+
+  std::vector<T> expected(std::size_t count, std::size_t terms, std::size_t shift) const {
+    if (terms == 0) return std::vector<T>(count);
+    std::vector<std::vector<T>> xs;
+    for (std::size_t k = 0; k < terms; ++k) {
+      const auto begin = xs_[k].begin() + shift_of(k, shift);
+      xs.emplace_back(begin, begin + count);
+    }
+    return reference(xs, weights_);
+  }
+
+  std::mt19937 random_{21};
+  std::vector<std::vector<T>> xs_;
+  std::vector<double> weights_;
+};
+using FusedTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(FusedCombineTest, FusedTypes);
+
+TYPED_TEST(FusedCombineTest, IsTheSameForEveryCountAndPlace) {
+  using T = TypeParam;
+  using Test = FusedCombineTest<T>;
+  for (std::size_t count = 0; count <= 200; ++count) {
+    for (std::size_t shift = 0; shift < 9; ++shift) {
+      const std::size_t terms = (count + shift) % 10;
+      const std::vector<T> right = this->expected(count, terms, shift);
+      std::vector<Term> list;
+      for (std::size_t k = 0; k < terms; ++k) {
+        list.push_back(
+            {reinterpret_cast<const std::byte*>(this->xs_[k].data() + Test::shift_of(k, shift)),
+             this->weights_[k]});
+      }
+      for (Store store : {Store::kCached, Store::kStreaming}) {
+        std::vector<T> y(Test::kMost, Test::kUntouched);
+        T* const from = y.data() + shift;
+        combine(kDType<T>, reinterpret_cast<std::byte*>(from), list, count * sizeof(T), store);
+        ASSERT_TRUE(same_numbers(from, right)) << count << " elements at " << shift << ", " << terms
+                                               << " terms, store " << static_cast<int>(store);
+        std::fill_n(from, count, Test::kUntouched);
+        ASSERT_EQ(y, std::vector<T>(Test::kMost, Test::kUntouched)) << "wrote beside its place";
+      }
+    }
+  }
+}
+
+TYPED_TEST(FusedCombineTest, IsTheSameOverAnyOfItsTerms) {
+  using T = TypeParam;
+  using Test = FusedCombineTest<T>;
+  constexpr std::size_t kStep = 128 / sizeof(T);
+  for (std::size_t count : {kStep - 1, kStep, kStep + 1, 3 * kStep + 5, std::size_t{200}}) {
+    for (std::size_t shift = 0; shift < 9; ++shift) {
+      for (std::size_t over = 0; over < 9; ++over) {
+        const std::vector<T> right = this->expected(count, 9, shift);
+        auto xs = this->xs_;
+        std::vector<Term> list;
+        for (std::size_t k = 0; k < 9; ++k) {
+          list.push_back(
+              {reinterpret_cast<const std::byte*>(xs[k].data() + Test::shift_of(k, shift)),
+               this->weights_[k]});
+        }
+        T* const y = xs[over].data() + Test::shift_of(over, shift);
+        combine(kDType<T>, reinterpret_cast<std::byte*>(y), list, count * sizeof(T),
+                shift % 2 == 0 ? Store::kStreaming : Store::kCached);
+        ASSERT_TRUE(same_numbers(y, right))
+            << count << " elements at " << shift << " over term " << over;
+      }
+    }
   }
 }
 

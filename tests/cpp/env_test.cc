@@ -15,7 +15,8 @@ class EnvTest : public ::testing::Test {
   void TearDown() override { clear(); }
 
   static void clear() {
-    for (const char* name : {"BLUEFOG_SHM_CHUNK_BYTES", "BLUEFOG_SHM_CHUNKS", "BLUEFOG_SPIN_US"}) {
+    for (const char* name : {"BLUEFOG_SHM_CHUNK_BYTES", "BLUEFOG_SHM_CHUNKS",
+                             "BLUEFOG_SHM_HEAP_BYTES", "BLUEFOG_SPIN_US"}) {
       ::unsetenv(name);
     }
   }
@@ -33,17 +34,27 @@ TEST_F(EnvTest, HasDefaults) {
   const Env env = Env::read();
   EXPECT_EQ(env.shm_chunk_bytes, 256u << 10);
   EXPECT_EQ(env.shm_chunks, 16u);
-  EXPECT_EQ(env.spin_us, -1);
+  EXPECT_EQ(env.shm_heap_bytes, -1);
+  EXPECT_EQ(env.spin_us, 300);
 }
 
 TEST_F(EnvTest, ReadsItsVariables) {
   ::setenv("BLUEFOG_SHM_CHUNK_BYTES", "8192", 1);
   ::setenv("BLUEFOG_SHM_CHUNKS", "2", 1);
+  ::setenv("BLUEFOG_SHM_HEAP_BYTES", "17592186044416", 1);
   ::setenv("BLUEFOG_SPIN_US", "0", 1);
   const Env env = Env::read();
   EXPECT_EQ(env.shm_chunk_bytes, 8192u);
   EXPECT_EQ(env.shm_chunks, 2u);
+  EXPECT_EQ(env.shm_heap_bytes, 1L << 44);
   EXPECT_EQ(env.spin_us, 0);
+}
+
+TEST_F(EnvTest, AHeapMayBeNothingOrAll) {
+  for (const char* value : {"0", "-1", "1"}) {
+    ::setenv("BLUEFOG_SHM_HEAP_BYTES", value, 1);
+    EXPECT_EQ(Env::read().shm_heap_bytes, std::atol(value));
+  }
 }
 
 TEST_F(EnvTest, AnEmptyVariableIsTheDefault) {
@@ -62,8 +73,13 @@ TEST_F(EnvTest, RefusesWhatIsNoNumber) {
 TEST_F(EnvTest, RefusesWhatIsOutOfRange) {
   EXPECT_EQ(refusal("BLUEFOG_SHM_CHUNKS", "1"),
             "BLUEFOG_SHM_CHUNKS=1 is not a whole number from 2 to 4096");
-  EXPECT_EQ(refusal("BLUEFOG_SPIN_US", "-2"),
-            "BLUEFOG_SPIN_US=-2 is not a whole number from -1 to 1000000");
+  EXPECT_EQ(refusal("BLUEFOG_SPIN_US", "-1"),
+            "BLUEFOG_SPIN_US=-1 is not a whole number from 0 to 1000000");
+  EXPECT_EQ(refusal("BLUEFOG_SHM_HEAP_BYTES", "-2"),
+            "BLUEFOG_SHM_HEAP_BYTES=-2 is not a whole number from -1 to 17592186044416");
+  refusal("BLUEFOG_SHM_HEAP_BYTES", "17592186044417");
+  refusal("BLUEFOG_SHM_HEAP_BYTES", "64G");
+  refusal("BLUEFOG_SHM_HEAP_BYTES", "1e9");
   refusal("BLUEFOG_SHM_CHUNK_BYTES", "0");
   refusal("BLUEFOG_SHM_CHUNK_BYTES", "268435457");
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "lending.h"
 #include "transport/routed.h"
 
 namespace bluefog::test {
@@ -38,6 +39,15 @@ std::vector<std::unique_ptr<Transport>> make_routed(int n, LoopbackHub* hub, con
     routed.push_back(std::make_unique<RoutedTransport>(std::move(transports), std::move(routes)));
   }
   return routed;
+}
+
+// Every `step`-th rank lends its payloads.
+std::vector<std::unique_ptr<Transport>> make_lending(int n, const Env& env, int step) {
+  auto transports = upcast(make_shm(n, env));
+  for (int rank = 0; rank < n; rank += step) {
+    transports[rank] = std::make_unique<LendingTransport>(std::move(transports[rank]));
+  }
+  return transports;
 }
 
 }  // namespace
@@ -103,6 +113,7 @@ Env shm_env(std::size_t chunk_bytes, std::size_t chunks) {
   Env env;
   env.shm_chunk_bytes = chunk_bytes;
   env.shm_chunks = chunks;
+  env.shm_heap_bytes = 16 << 20;
   return env;
 }
 
@@ -117,19 +128,22 @@ std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env) 
 }
 
 const std::vector<std::string>& Group::kinds() {
-  static const std::vector<std::string> kinds{"loopback", "shm", "shm_tiny", "routed"};
+  static const std::vector<std::string> kinds{"loopback", "shm",  "shm_tiny",
+                                              "routed",   "lent", "mixed"};
   return kinds;
 }
 
 Group::Group(const std::string& kind, int size) : hub_(std::make_unique<LoopbackHub>(size)) {
-  const Env env = kind == "shm"        ? shm_env(32768, 4)
-                  : kind == "shm_tiny" ? shm_env(4096, 2)
-                                       : shm_env(8192, 4);  // another unit than loopback's pieces
+  const Env env = kind == "shm"      ? shm_env(32768, 4)
+                  : kind == "routed" ? shm_env(8192, 4)  // another unit than loopback's pieces
+                                     : shm_env(4096, 2);
   ring_bytes_ = env.shm_chunk_bytes * env.shm_chunks;
   if (kind == "loopback") {
     transports_ = make_loopback(size, hub_.get());
   } else if (kind == "routed") {
     transports_ = make_routed(size, hub_.get(), env);
+  } else if (kind == "lent" || kind == "mixed") {
+    transports_ = make_lending(size, env, kind == "lent" ? 1 : 2);
   } else {
     transports_ = upcast(make_shm(size, env));
   }

@@ -54,6 +54,7 @@ class Store {
 };
 
 /// Settings of shared memory; `chunk_bytes * chunks` is what a rank can be ahead of its readers.
+/// The heap is small, since all ranks of a test map all of them into one process.
 Env shm_env(std::size_t chunk_bytes, std::size_t chunks);
 
 std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env);
@@ -61,7 +62,9 @@ std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env);
 /// One transport per rank, of one of the kinds that the conformance tests run over.
 class Group {
  public:
-  static const std::vector<std::string>& kinds();  // "loopback", "shm", "shm_tiny", "routed"
+  /// "loopback", "shm", "shm_tiny", "routed"; "lent", where neighbours read payloads in place;
+  /// "mixed", where they do so from every other rank.
+  static const std::vector<std::string>& kinds();
 
   Group(const std::string& kind, int size);
 

@@ -6,7 +6,7 @@
 #include <random>
 
 #include "graphs.h"
-#include "traffic.h"
+#include "lending.h"
 
 namespace bluefog::test {
 namespace {
@@ -66,8 +66,13 @@ bool play(Transport& transport, const Plan& plan, std::uint64_t sequence, Mood m
   return true;
 }
 
-void run_chaos(const Env& env, int n, int count, unsigned seed) {
-  const auto transports = make_shm(n, env);
+// Ranks below `lenders` lend their payloads, and spoil them as soon as they have left an operation.
+void run_chaos(const Env& env, int n, int count, unsigned seed, int lenders = 0) {
+  std::vector<std::unique_ptr<Transport>> transports;
+  for (auto& transport : make_shm(n, env)) transports.push_back(std::move(transport));
+  for (int rank = 0; rank < lenders; ++rank) {
+    transports[rank] = std::make_unique<LendingTransport>(std::move(transports[rank]));
+  }
   const auto list = random_chaos(n, count, 3 * env.shm_chunk_bytes * env.shm_chunks, seed);
   std::atomic<int> completed{0};
   std::barrier<> over(n);
@@ -111,6 +116,14 @@ TEST(ShmChaosTest, SmallRings) {
 
 TEST(ShmChaosTest, LargerRings) {
   for (unsigned seed = 11; seed <= 13; ++seed) run_chaos(shm_env(4096, 16), 4, 60, seed);
+}
+
+TEST(ShmChaosTest, LentPayloads) {
+  for (unsigned seed = 21; seed <= 25; ++seed) run_chaos(shm_env(4096, 2), 5, 60, seed, 5);
+}
+
+TEST(ShmChaosTest, SomeLentPayloads) {
+  for (unsigned seed = 31; seed <= 33; ++seed) run_chaos(shm_env(4096, 4), 5, 60, seed, 2);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@
 namespace bluefog::shm {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x626c7565666f6701;  // last byte: version of the layout
+constexpr std::uint64_t kMagic = 0x626c7565666f6702;  // last byte: version of the layout
 constexpr std::size_t kPage = 4096;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
@@ -32,7 +32,7 @@ constexpr std::size_t ring_at(int size) {
   return round_up(hellos_at(size) + kHellos * hello_bytes(size), kPage);
 }
 
-constexpr std::size_t segment_bytes(int size, std::size_t chunk_bytes, std::size_t chunks) {
+constexpr std::size_t heap_at(int size, std::size_t chunk_bytes, std::size_t chunks) {
   return ring_at(size) + chunk_bytes * chunks;
 }
 
@@ -60,6 +60,7 @@ Segment::Segment(UniqueFd fd, std::size_t nbytes) : fd_(std::move(fd)), nbytes_(
     fail_system("mmap");
   }
   base_ = static_cast<std::byte*>(base);
+  ::madvise(base, nbytes, MADV_DONTDUMP);  // a core dump would fill the heap's holes with pages
 }
 
 Segment::Segment(Segment&& other) noexcept
@@ -68,7 +69,8 @@ Segment::Segment(Segment&& other) noexcept
       base_(std::exchange(other.base_, nullptr)),
       size_(other.size_),
       chunk_bytes_(other.chunk_bytes_),
-      chunks_(other.chunks_) {}
+      chunks_(other.chunks_),
+      heap_bytes_(other.heap_bytes_) {}
 
 Segment::~Segment() {
   if (base_ != nullptr) {
@@ -76,8 +78,9 @@ Segment::~Segment() {
   }
 }
 
-Segment Segment::create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks) {
-  const std::size_t nbytes = segment_bytes(size, chunk_bytes, chunks);
+Segment Segment::create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks,
+                        std::size_t heap_bytes) {
+  const std::size_t nbytes = heap_at(size, chunk_bytes, chunks) + heap_bytes;
   UniqueFd fd(::memfd_create("bluefog", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) {
     fail_system("memfd_create");
@@ -94,11 +97,13 @@ Segment Segment::create(int rank, int size, std::size_t chunk_bytes, std::size_t
   control->size = static_cast<std::uint32_t>(size);
   control->chunk_bytes = chunk_bytes;
   control->chunks = chunks;
+  control->heap_bytes = heap_bytes;
   make_life(&control->life);
   control->magic = kMagic;
   segment.size_ = size;
   segment.chunk_bytes_ = chunk_bytes;
   segment.chunks_ = chunks;
+  segment.heap_bytes_ = heap_bytes;
   return segment;
 }
 
@@ -117,7 +122,7 @@ Segment Segment::map(UniqueFd fd, int rank, int size) {
   const Control& control = segment.control();
   if (control.magic != kMagic || static_cast<int>(control.rank) != rank ||
       static_cast<int>(control.size) != size ||
-      nbytes != segment_bytes(size, control.chunk_bytes, control.chunks)) {
+      nbytes != heap_at(size, control.chunk_bytes, control.chunks) + control.heap_bytes) {
     fail(ErrorCode::kSystem, "rank ", rank, " sent the segment of rank ", control.rank, " of ",
          control.size, " with layout ", control.magic, ", expected rank ", rank, " of ", size,
          " with layout ", kMagic, "; do all ranks run the same version of bluefog_pg?");
@@ -126,6 +131,7 @@ Segment Segment::map(UniqueFd fd, int rank, int size) {
   segment.size_ = size;
   segment.chunk_bytes_ = control.chunk_bytes;
   segment.chunks_ = control.chunks;
+  segment.heap_bytes_ = control.heap_bytes;
   return segment;
 }
 
@@ -150,6 +156,10 @@ EdgeView& Segment::edge(std::uint64_t sequence, int peer) const {
 
 std::byte* Segment::chunk(std::uint64_t index) const {
   return base_ + ring_at(size_) + index % chunks_ * chunk_bytes_;
+}
+
+std::byte* Segment::heap(std::size_t offset) const {
+  return base_ + heap_at(size_, chunk_bytes_, chunks_) + offset;
 }
 
 // Read from the mutex's futex word, which the kernel's robust-futex contract defines; taking the

@@ -1,11 +1,11 @@
 // One rank's shared memory: what it publishes to the neighbours of its host, and how far it has
 // read theirs.
 //
-//   Control | released[size] | barred[size] | kHellos greetings | ring of chunks
+//   Control | released[size] | barred[size] | kHellos greetings | ring of chunks | heap
 //
 // A segment is a sealed memfd: it has no name (nothing is left after a crash, nobody can open it
 // uninvited), is not limited by /dev/shm, and cannot be truncated under a reader. Its owner writes
-// everything in it except `rings` and `sleeping` of the doorbell.
+// everything in it except the doorbell, which others write too.
 #pragma once
 
 #include <pthread.h>
@@ -36,8 +36,9 @@ struct alignas(64) Counter {
 
 /// Wakes the rank that owns the segment; see Waiter.
 struct alignas(64) Doorbell {
+  static constexpr std::int32_t kNobody = -1;
   std::atomic<std::uint32_t> rings{0};
-  std::atomic<std::uint32_t> sleeping{0};
+  std::atomic<std::int32_t> awaits{kNobody};  // the rank for which the sleeping owner waits
 };
 
 struct Control {
@@ -46,6 +47,7 @@ struct Control {
   std::uint32_t size;
   std::uint64_t chunk_bytes;
   std::uint64_t chunks;
+  std::uint64_t heap_bytes;
   Doorbell bell;
   Counter published;  // release by the owner after data; acquire by readers before data
   std::atomic<std::uint32_t> left;  // the owner has said goodbye
@@ -53,8 +55,10 @@ struct Control {
       life;  // robust; held by the owner's progress thread for as long as the group lives
 };
 
-/// A greeting slot: the frame, and behind it one EdgeView per rank.
+/// A greeting slot: the frame, and behind it one EdgeView per rank. Of ranks that are no neighbours
+/// in this operation it holds what an earlier one left there.
 struct EdgeView {
+  std::atomic<std::uint64_t> sequence;  // of the operation that this belongs to
   double weight;
   std::uint32_t sends;
   std::uint32_t receives;
@@ -62,8 +66,10 @@ struct EdgeView {
 };
 
 struct Hello {
+  static constexpr std::uint64_t kNotLent = ~std::uint64_t{0};
   std::atomic<std::uint64_t> sequence;
   std::uint64_t first_chunk;  // of the payload, in the ring
+  std::uint64_t lent;         // where the payload lies in the heap, and is all there; or kNotLent
   Frame frame;
 };
 
@@ -71,7 +77,8 @@ struct Hello {
 class Segment {
  public:
   /// Makes a new, empty, sealed segment. Throws Error(kSystem).
-  static Segment create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks);
+  static Segment create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks,
+                        std::size_t heap_bytes = 0);
 
   /// Maps a segment received from another process. Throws Error(kSystem) when it is not what rank
   /// `rank` of a group of `size` would have made.
@@ -89,6 +96,11 @@ class Segment {
   Hello& hello(std::uint64_t sequence) const;
   EdgeView& edge(std::uint64_t sequence, int peer) const;
   std::byte* chunk(std::uint64_t index) const;  // index counts all chunks ever published
+  std::byte* heap(std::size_t offset) const;
+  std::size_t heap_bytes() const { return heap_bytes_; }
+  bool heap_has(std::size_t offset, std::size_t nbytes) const {
+    return nbytes <= heap_bytes_ && offset <= heap_bytes_ - nbytes;
+  }
 
   /// Whether the owner's process or progress thread ended without a goodbye.
   bool owner_died() const;
@@ -108,6 +120,7 @@ class Segment {
   int size_ = 0;
   std::size_t chunk_bytes_ = 0;
   std::size_t chunks_ = 0;
+  std::size_t heap_bytes_ = 0;
 };
 
 }  // namespace bluefog::shm

@@ -8,17 +8,28 @@
 namespace bluefog::shm {
 namespace {
 
+// Waiting for the readers at the end costs more than copying what is smaller.
+std::optional<std::size_t> place_to_lend(const Request& request, const Heap* heap,
+                                         std::size_t least) {
+  const auto& segments = request.payload->segments();
+  if (!heap || !request.payload->steady || segments.size() != 1 || segments[0].nbytes < least ||
+      request.plan->destinations().empty()) {
+    return std::nullopt;
+  }
+  return heap->offset_of(segments[0].data, segments[0].nbytes);
+}
+
 std::uint64_t chunks_of(std::uint64_t nbytes, std::uint64_t chunk_bytes) {
   return (nbytes + chunk_bytes - 1) / chunk_bytes;
 }
 
 }  // namespace
 
-template <typename Ready>
-bool ShmExchange::wait(const Deadline& deadline, Ready&& ready) {
+template <typename Ready, typename Whom>
+bool ShmExchange::wait(const Deadline& deadline, Ready&& ready, Whom&& whom) {
   const std::atomic<bool>& aborted = transport_->aborted_;
   const bool in_time = transport_->waiter_.wait(
-      deadline, [&] { return aborted.load(std::memory_order_acquire) || ready(); });
+      deadline, [&] { return aborted.load(std::memory_order_acquire) || ready(); }, whom);
   if (aborted.load(std::memory_order_acquire)) {
     fail_aborted(request_);
   }
@@ -29,6 +40,7 @@ ShmExchange::ShmExchange(ShmTransport* transport, const Request& request)
     : transport_(transport),
       request_(request),
       deadline_(request.deadline),
+      lent_(place_to_lend(request, transport->heap_.get(), transport->env_.shm_chunk_bytes)),
       chunks_(request.plan->destinations().empty()
                   ? 0
                   : chunks_of(request.payload->nbytes(), transport->env_.shm_chunk_bytes)),
@@ -36,14 +48,18 @@ ShmExchange::ShmExchange(ShmTransport* transport, const Request& request)
   for (const Edge& source : request.plan->sources()) {
     sources_.push_back({source.rank});
   }
-  const bool room = wait(deadline_, [&] { return transport_->make_room(sequence()); });
+  const bool room = wait(
+      deadline_, [&] { return transport_->make_room(sequence()); },
+      [] { return Waiter::kAnybody; });
   if (!transport_->own_) {
     return;  // this rank reaches nobody: its plans for this transport have no neighbours
   }
   if (!room) {
     transport_->leave_behind_before(sequence());
   }
-  post_greeting();
+  write_greeting();
+  write_chunk();  // goes out with the greeting: a small payload is all there at the first look
+  publish(request_.plan->neighbors());
   while (push()) {
   }
 }
@@ -56,27 +72,30 @@ ShmExchange::~ShmExchange() {
   // may still be read.
   pending().chunks = written_;
   transport_->next_chunk_ = pending().first_chunk + written_;
-  const bool complete = pushed_ == chunks_;
+  const bool complete = pushed_ == chunks_ && readers_of_lent().empty();
   for (int peer : request_.plan->neighbors()) {
     if (failed_[peer] || !complete) {
       transport_->bar(peer, sequence());
     }
     release(peer, position(sequence() + 1, 0));
   }
+  ring(request_.plan->neighbors(), Waiter::kRoom);
 }
 
 // ---- Publishing
 
-void ShmExchange::post_greeting() {
+void ShmExchange::write_greeting() {
   Hello& hello = own().hello(sequence());
   hello.sequence.store(0, std::memory_order_relaxed);
   std::atomic_thread_fence(
       std::memory_order_release);  // pairs with the acquire fence in read_greeting()
   hello.frame = request_.frame;
   hello.first_chunk = transport_->next_chunk_;
-  for (int peer = 0; peer < request_.plan->size(); ++peer) {
+  hello.lent = lent_.value_or(Hello::kNotLent);
+  for (int peer : request_.plan->neighbors()) {
     const Greeting greeting = greeting_for(request_, peer);
     EdgeView& edge = own().edge(sequence(), peer);
+    edge.sequence.store(sequence(), std::memory_order_relaxed);
     edge.weight = greeting.weight;
     edge.sends = greeting.sends;
     edge.receives = greeting.receives;
@@ -84,17 +103,27 @@ void ShmExchange::post_greeting() {
   }
   hello.sequence.store(sequence(), std::memory_order_release);
 
+  const std::uint64_t in_ring = lent_ ? 0 : chunks_;
   ShmTransport::Pending pending{
-      sequence(), transport_->next_chunk_, chunks_, request_.plan->neighbors(), {}};
+      sequence(), transport_->next_chunk_, in_ring, request_.plan->neighbors(), {}};
   for (const Edge& destination : request_.plan->destinations()) {
     pending.readers.push_back(destination.rank);
   }
   transport_->pending_.push_back(std::move(pending));
-  transport_->next_chunk_ += chunks_;
+  transport_->next_chunk_ += in_ring;
+  if (lent_) pushed_ = chunks_;
+}
 
-  own().control().published.value.store(position(sequence(), 1), std::memory_order_release);
-  for (int peer : request_.plan->neighbors()) {
-    Waiter::ring(segment(peer).control().bell);
+void ShmExchange::publish(const std::vector<int>& peers) {
+  own().control().published.value.store(position(sequence(), 1 + pushed_),
+                                        std::memory_order_release);
+  ring(peers, transport_->rank_);
+}
+
+void ShmExchange::ring(const std::vector<int>& peers, int from) {
+  Waiter::before_rings();
+  for (int peer : peers) {
+    Waiter::ring(segment(peer).control().bell, from);
   }
 }
 
@@ -110,6 +139,14 @@ bool ShmExchange::held_by_earlier() const {
 }
 
 bool ShmExchange::push() {
+  if (!write_chunk()) {
+    return false;
+  }
+  publish(pending().readers);
+  return true;
+}
+
+bool ShmExchange::write_chunk() {
   if (pushed_ == chunks_) {
     return false;
   }
@@ -125,11 +162,6 @@ bool ShmExchange::push() {
                          own().chunk(pending().first_chunk + pushed_));
   ++pushed_;
   ++written_;
-  own().control().published.value.store(position(sequence(), 1 + pushed_),
-                                        std::memory_order_release);
-  for (int reader : pending().readers) {
-    Waiter::ring(segment(reader).control().bell);
-  }
   return true;
 }
 
@@ -145,13 +177,16 @@ Greeting ShmExchange::read_greeting(int peer) {
   Greeting greeting;
   const std::uint64_t before = hello.sequence.load(std::memory_order_acquire);
   const EdgeView& edge = segment(peer).edge(sequence(), transport_->rank_);
-  greeting.weight = edge.weight;
-  greeting.sends = edge.sends;
-  greeting.receives = edge.receives;
+  if (edge.sequence.load(std::memory_order_relaxed) == sequence()) {
+    greeting.weight = edge.weight;
+    greeting.sends = edge.sends;
+    greeting.receives = edge.receives;
+  }
   const std::uint64_t first_chunk = hello.first_chunk;
+  const std::uint64_t lent = hello.lent;
   greeting.frame = hello.frame;
   std::atomic_thread_fence(
-      std::memory_order_acquire);  // pairs with the release fence in post_greeting()
+      std::memory_order_acquire);  // pairs with the release fence in write_greeting()
   if (before != sequence() || hello.sequence.load(std::memory_order_relaxed) != sequence()) {
     const std::uint64_t now =
         segment(peer).control().published.value.load(std::memory_order_acquire);
@@ -162,6 +197,8 @@ Greeting ShmExchange::read_greeting(int peer) {
                                             transport_->rank_, " in this one")});
   } else if (moved_on(peer)) {
     give_up(reason_gone(peer));
+  } else if (lent != Hello::kNotLent && !segment(peer).heap_has(lent, greeting.frame.nbytes)) {
+    give_up({peer, ErrorCode::kMismatch, "lends memory that it does not have"});
   } else if (!greeting.sends && !greeting.receives) {
     // It does not count this rank among its neighbours, and will never read what is posted here.
     std::erase(pending().peers, peer);
@@ -171,6 +208,7 @@ Greeting ShmExchange::read_greeting(int peer) {
     if (source.rank == peer) {
       source.first_chunk = first_chunk;
       source.nbytes = greeting.frame.nbytes;
+      source.lent = lent;
       source.chunks = chunks_of(source.nbytes, transport_->env_.shm_chunk_bytes);
     }
   }
@@ -201,11 +239,14 @@ std::vector<Greeting> ShmExchange::meet() {
     if (open.empty()) {
       break;
     }
-    const bool in_time = wait(deadline_, [&] {
-      return can_push() || std::any_of(open.begin(), open.end(), [&](std::size_t i) {
-               return greeted(neighbors[i]) || gone(neighbors[i]);
-             });
-    });
+    const bool in_time = wait(
+        deadline_,
+        [&] {
+          return can_push() || std::any_of(open.begin(), open.end(), [&](std::size_t i) {
+                   return greeted(neighbors[i]) || gone(neighbors[i]);
+                 });
+        },
+        [&] { return pushed_ < chunks_ ? Waiter::kAnybody : neighbors[open.front()]; });
     if (!in_time) {
       for (std::size_t i : open) give_up(not_started(neighbors[i]));
       break;
@@ -225,12 +266,13 @@ void ShmExchange::drop(int peer) {
   // for its own. Acquire in moved_on().
   own().edge(sequence(), peer).cut.store(1, std::memory_order_release);
   release(peer, position(sequence() + 1, 0));  // it need not wait for this rank to read
+  ring({peer}, transport_->rank_);
 }
 
-// Release: this rank's last look at the peer's chunks comes before the peer may overwrite them.
+// Release: this rank's last look at the peer's chunks comes before the peer may overwrite them. The
+// peer's bell is rung by the caller.
 void ShmExchange::release(int peer, std::uint64_t until) {
   own().released(peer).value.store(until, std::memory_order_release);
-  Waiter::ring(segment(peer).control().bell);
 }
 
 // ---- Reading
@@ -247,10 +289,16 @@ void ShmExchange::fill(Piece& piece) const {
   for (const Source& source : sources_) {
     piece.sources.emplace_back();
     if (unread(source)) {
-      piece.sources.back() = {segment(source.rank).chunk(source.first_chunk + read_),
+      piece.sources.back() = {unread_bytes(source),
                               std::min<std::size_t>(chunk_bytes, source.nbytes - piece.offset)};
     }
   }
+}
+
+const std::byte* ShmExchange::unread_bytes(const Source& source) const {
+  return source.lent == Hello::kNotLent
+             ? segment(source.rank).chunk(source.first_chunk + read_)
+             : segment(source.rank).heap(source.lent + read_ * transport_->env_.shm_chunk_bytes);
 }
 
 void ShmExchange::release_piece() {
@@ -258,15 +306,24 @@ void ShmExchange::release_piece() {
     return;
   }
   piece_out_ = false;
+  std::vector<int> read_from;
   for (Source& source : sources_) {
     if (!unread(source)) continue;
     if (moved_on(source.rank)) {
       give_up(reason_gone(source.rank));
       continue;
     }
-    release(source.rank, position(sequence(), read_ + 1));
+    if (source.lent == Hello::kNotLent || read_ + 1 == source.chunks) {
+      release(source.rank, position(sequence(), read_ + 1));
+      read_from.push_back(source.rank);
+    }
   }
   ++read_;
+  // After the last piece this exchange ends, and rings then, unless it waits for its own readers.
+  const bool last =
+      !lent_ && pushed_ == chunks_ &&
+      std::none_of(sources_.begin(), sources_.end(), [&](auto& source) { return unread(source); });
+  if (!last) ring(read_from, Waiter::kRoom);
 }
 
 bool ShmExchange::next(Piece& piece) {
@@ -291,16 +348,30 @@ bool ShmExchange::next(Piece& piece) {
       piece_out_ = true;
       return true;
     }
-    if (!reading && pushed_ == chunks_) {
+    const auto handed_over = [&] { return pushed_ == chunks_ && readers_of_lent().empty(); };
+    if (!reading && handed_over()) {
       return false;
     }
     // Who is late in an earlier exchange is left behind before the neighbours of this one give up.
     const bool earlier = held_by_earlier();
-    if (!wait(earlier ? request_.deadline : deadline_,
-              [&] { return can_push() || (reading && ready()); })) {
+    const auto whom = [&] {
+      if (pushed_ < chunks_) return Waiter::kAnybody;
+      const auto late = std::find_if(sources_.begin(), sources_.end(), [&](auto& source) {
+        return unread(source) && !arrived(source);
+      });
+      return late == sources_.end() ? Waiter::kAnybody : late->rank;
+    };
+    if (!wait(
+            earlier ? request_.deadline : deadline_,
+            [&] { return can_push() || (reading ? ready() : handed_over()); }, whom)) {
       earlier ? leave_holder_behind() : give_up_late();
     }
   }
+}
+
+std::vector<int> ShmExchange::readers_of_lent() const {
+  if (!lent_) return {};
+  return transport_->late(transport_->pending_.back().readers, position(sequence(), chunks_));
 }
 
 // ---- Failing
@@ -311,7 +382,13 @@ bool ShmExchange::moved_on(int peer) const {
   const Segment& theirs = segment(peer);
   return theirs.barred(transport_->rank_).value.load(std::memory_order_acquire) >
              position(sequence(), 0) ||
-         (met_ && theirs.edge(sequence(), transport_->rank_).cut.load(std::memory_order_acquire));
+         (met_ && cut_by(peer));
+}
+
+bool ShmExchange::cut_by(int peer) const {
+  const EdgeView& edge = segment(peer).edge(sequence(), transport_->rank_);
+  return edge.sequence.load(std::memory_order_relaxed) == sequence() &&
+         edge.cut.load(std::memory_order_acquire) != 0;
 }
 
 bool ShmExchange::gone(int peer) const {
@@ -352,6 +429,9 @@ void ShmExchange::give_up_late() {
     if (unread(source) && !arrived(source)) {
       give_up(stalled(source.rank, read_ * transport_->env_.shm_chunk_bytes, source.nbytes));
     }
+  }
+  for (int reader : readers_of_lent()) {
+    give_up(stalled(reader, 0, request_.payload->nbytes()));
   }
   if (pushed_ == chunks_ || can_push()) {
     return;

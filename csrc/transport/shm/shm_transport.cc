@@ -1,5 +1,8 @@
 #include "transport/shm/shm_transport.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <utility>
@@ -27,25 +30,44 @@ void check_chunk_bytes(const std::vector<std::optional<Segment>>& peers, int ran
   }
 }
 
+std::size_t limit_of(int resource) {
+  rlimit limit;
+  return ::getrlimit(resource, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+}
+
+// Address space is all that it costs, where the user has no limit on that or on files; but n ranks
+// that are threads of one process map n * n heaps.
+std::size_t heap_bytes(const Env& env, int size) {
+  constexpr std::size_t kPage = 4096;
+  const std::size_t memory = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) *
+                             static_cast<std::size_t>(::sysconf(_SC_PAGE_SIZE));
+  const std::size_t wanted = env.shm_heap_bytes < 0 ? memory : env.shm_heap_bytes;
+  const std::size_t most = std::min({(std::size_t{1} << 45) / size / size,
+                                     limit_of(RLIMIT_AS) / 4 / size, limit_of(RLIMIT_FSIZE) / 2});
+  return std::min(wanted, most) / kPage * kPage;
+}
+
 }  // namespace
 
 std::unique_ptr<ShmTransport> ShmTransport::connect(const Rendezvous& rendezvous, int rank,
                                                     int size, const Env& env, Deadline deadline) {
-  std::optional<Segment> own;
+  std::shared_ptr<const Segment> own;
   try {
-    own.emplace(Segment::create(rank, size, env.shm_chunk_bytes, env.shm_chunks));
+    own = std::make_shared<const Segment>(
+        Segment::create(rank, size, env.shm_chunk_bytes, env.shm_chunks, heap_bytes(env, size)));
   } catch (const Error& error) {
     std::fprintf(stderr, "bluefog: rank %d cannot use shared memory (%s)\n", rank, error.what());
   }
-  auto peers = exchange_segments(rendezvous, rank, size, own ? &*own : nullptr, deadline);
+  auto peers = exchange_segments(rendezvous, rank, size, own.get(), deadline);
   check_chunk_bytes(peers, rank, env);
   return std::unique_ptr<ShmTransport>(
       new ShmTransport(std::move(own), std::move(peers), rank, env));
 }
 
-ShmTransport::ShmTransport(std::optional<Segment> own, std::vector<std::optional<Segment>> peers,
-                           int rank, const Env& env)
+ShmTransport::ShmTransport(std::shared_ptr<const Segment> own,
+                           std::vector<std::optional<Segment>> peers, int rank, const Env& env)
     : own_(std::move(own)),
+      heap_(own_ ? std::make_shared<Heap>(own_) : nullptr),
       peers_(std::move(peers)),
       rank_(rank),
       env_(env),
@@ -58,8 +80,13 @@ std::unique_ptr<Exchange> ShmTransport::begin(const Request& request) {
 void ShmTransport::abort() {
   aborted_.store(true, std::memory_order_release);
   if (own_) {
-    Waiter::ring(own_->control().bell);
+    Waiter::before_rings();
+    Waiter::ring(own_->control().bell, Waiter::kAnybody);
   }
+}
+
+std::shared_ptr<std::byte> ShmTransport::allocate(std::size_t nbytes) {
+  return heap_ ? heap_->allocate(nbytes) : nullptr;
 }
 
 void ShmTransport::attach() {
@@ -69,8 +96,9 @@ void ShmTransport::attach() {
 void ShmTransport::detach() {
   if (!own_) return;
   own_->say_goodbye();
+  Waiter::before_rings();
   for (auto& peer : peers_) {
-    if (peer) Waiter::ring(peer->control().bell);
+    if (peer) Waiter::ring(peer->control().bell, rank_);
   }
 }
 
@@ -139,10 +167,10 @@ void ShmTransport::bar(int peer, std::uint64_t sequence) {
   std::atomic<std::uint64_t>& barred = own_->barred(peer).value;
   barred.store(std::max(barred.load(std::memory_order_relaxed), position(sequence + 1, 0)),
                std::memory_order_release);
-  // Pairs with the fence in ShmExchange::moved_on(): who reads what is written from here on sees
-  // the bar.
-  std::atomic_thread_fence(std::memory_order_release);
-  Waiter::ring(peers_[peer]->control().bell);
+  // Its fence pairs with the one in ShmExchange::moved_on() too: who reads what is written from
+  // here on sees the bar.
+  Waiter::before_rings();
+  Waiter::ring(peers_[peer]->control().bell, rank_);
 }
 
 }  // namespace bluefog::shm

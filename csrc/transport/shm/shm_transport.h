@@ -11,6 +11,7 @@
 
 #include "base/env.h"
 #include "transport/rendezvous.h"
+#include "transport/shm/heap.h"
 #include "transport/shm/segment.h"
 #include "transport/shm/waiter.h"
 #include "transport/transport.h"
@@ -31,6 +32,7 @@ class ShmTransport : public Transport {
   const char* name() const override { return "shm"; }
   std::unique_ptr<Exchange> begin(const Request& request) override;
   void abort() override;
+  std::shared_ptr<std::byte> allocate(std::size_t nbytes) override;
   void attach() override;
   void detach() override;
 
@@ -46,8 +48,8 @@ class ShmTransport : public Transport {
     std::vector<int> readers;  // who read the chunks too
   };
 
-  ShmTransport(std::optional<Segment> own, std::vector<std::optional<Segment>> peers, int rank,
-               const Env& env);
+  ShmTransport(std::shared_ptr<const Segment> own, std::vector<std::optional<Segment>> peers,
+               int rank, const Env& env);
 
   // `peer` has read this rank's stream up to `until`, or will never read again.
   bool done_with(int peer, std::uint64_t until) const;
@@ -68,8 +70,9 @@ class ShmTransport : public Transport {
   void leave_behind_before(std::uint64_t sequence);
   void bar(int peer, std::uint64_t sequence);
 
-  std::optional<Segment> own_;
-  Doorbell spare_bell_;  // of a rank without a segment: nobody rings it
+  std::shared_ptr<const Segment> own_;  // null where the system refused the memory
+  std::shared_ptr<Heap> heap_;          // of own_
+  Doorbell spare_bell_;                 // of a rank without a segment: nobody rings it
   std::vector<std::optional<Segment>> peers_;
   const int rank_;
   const Env env_;

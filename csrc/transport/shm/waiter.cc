@@ -13,21 +13,22 @@ namespace bluefog::shm {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestSleep{20};
-constexpr std::chrono::microseconds kDefaultSpin{30};
+constexpr std::chrono::microseconds kPausing{30};
 
 }  // namespace
 
-Waiter::Waiter(Doorbell* bell, int spin_us, int ranks) : bell_(bell), spin_(spin_us) {
-  if (spin_us < 0) {
-    // A rank that polls while its neighbour has no core to run on delays what it waits for.
-    const bool own_core = static_cast<unsigned>(ranks) <= std::thread::hardware_concurrency();
-    spin_ = own_core ? kDefaultSpin : std::chrono::microseconds(0);
-  }
-}
+Waiter::Waiter(Doorbell* bell, int spin_us, int ranks)
+    : bell_(bell),
+      spin_(spin_us),
+      pausing_(static_cast<unsigned>(ranks) <= std::thread::hardware_concurrency()
+                   ? kPausing
+                   : std::chrono::microseconds(0)) {}
+
+void Waiter::give_way() { std::this_thread::yield(); }
 
 // Some tens of nanoseconds in which this core leaves the memory bus and its sibling alone.
 void Waiter::pause() {
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < 2; ++i) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -44,9 +45,13 @@ void Waiter::sleep(std::uint32_t seen, const Deadline& deadline) {
   ::syscall(SYS_futex, &bell_->rings, FUTEX_WAIT, seen, &timeout, nullptr, 0);
 }
 
-void Waiter::ring(Doorbell& bell) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the fence in wait()
-  if (bell.sleeping.load(std::memory_order_relaxed) != 0) {
+void Waiter::ring(Doorbell& bell, int from) {
+  std::int32_t awaited = bell.awaits.load(std::memory_order_relaxed);
+  const bool meant =
+      from == kAnybody ? awaited != Doorbell::kNobody : awaited == from || awaited == kAnybody;
+  // Who takes the place of the awaited wakes it: others need not do so again.
+  if (meant &&
+      bell.awaits.compare_exchange_strong(awaited, Doorbell::kNobody, std::memory_order_relaxed)) {
     bell.rings.fetch_add(1, std::memory_order_relaxed);
     ::syscall(SYS_futex, &bell.rings, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   }
