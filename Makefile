@@ -2,6 +2,7 @@
 #   TORCH=2.11.0         another version of PyTorch, in a virtual environment of its own
 #   PYTHON=python3.12    another Python (3.11, 3.12 or 3.13)
 #   VENV=path            another place for the virtual environment
+#   BENCH=--quick        options of the benchmarks, see python benchmarks/all_reduce.py --help
 DEFAULT_TORCH := 2.15.0
 TORCH  ?= $(DEFAULT_TORCH)
 PYTHON ?= python3
@@ -12,7 +13,9 @@ PYTAG   := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 BUILD   := build/torch-$(TORCH)-py$(PYTAG)
 DEPS    := $(VENV)/.bluefog-deps-$(TORCH)
 BUILT   := $(VENV)/.bluefog-built-$(TORCH)
+RIVALS  := $(VENV)/.bluefog-rivals-$(TORCH)
 export PATH := $(PATH):$(BIN)
+BENCHMARKS := neighbor_allreduce neighbor_allgather all_reduce ddp_step
 SANITIZERS := address undefined thread
 # Folders are in the list because removing a file changes only its folder.
 SOURCES := setup.py pyproject.toml CMakeLists.txt \
@@ -59,8 +62,12 @@ mkdir -p $(1) && { cmake -S . -B $(1) -G Ninja -DPython_EXECUTABLE=$(BIN)/python
   || { cat $(1)/log; exit 1; }; grep 'tests passed' $(1)/log
 endef
 
-bench: build ## neighbor_allreduce beside allreduce: times and bandwidths
-	@$(BIN)/python benchmarks/neighbor_allreduce.py
+# A benchmark that fails does not keep the others from running.
+bench: build $(RIVALS) ## operations and training steps beside Gloo, MPI and others: times, ratios
+	@status=0; for name in $(BENCHMARKS); do \
+	    echo; echo "# benchmarks/$$name.py"; \
+	    $(BIN)/python benchmarks/$$name.py $(BENCH) || status=1; \
+	  done; exit $$status
 
 build: $(BUILT) ## build the package and install it into the virtual environment
 
@@ -71,6 +78,12 @@ $(DEPS): pyproject.toml scripts/requirements | preflight
 	@$(BIN)/python scripts/requirements demo dev > $(VENV)/requirements.txt
 	@$(BIN)/python -m pip install --quiet torch==$(TORCH) -r $(VENV)/requirements.txt
 	@rm -f $(VENV)/.bluefog-*; touch $@
+
+$(RIVALS): $(DEPS)
+	@echo "Installing what bluefog is compared with into $(VENV)"
+	@$(BIN)/python scripts/requirements bench > $(VENV)/requirements-bench.txt
+	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-bench.txt
+	@touch $@
 
 $(BUILT): $(DEPS) $(SOURCES) | preflight
 	@echo "Building bluefog_pg for torch $(TORCH) (the first time, a few minutes)"
@@ -89,7 +102,7 @@ format: $(DEPS) ## rewrite all code in that style
 
 clean: ## remove the build trees and caches; the virtual environments stay
 	@rm -rf build dist .pytest_cache .ruff_cache .venv*/.bluefog-built-* $(BUILT)
-	@find bluefog_pg tests examples -name __pycache__ -prune -exec rm -rf {} +
+	@find bluefog_pg benchmarks tests examples -name __pycache__ -prune -exec rm -rf {} +
 
 preflight:
 	@scripts/preflight build $(PYTHON) $(VENV)
