@@ -42,7 +42,7 @@ class Benchmark:
     labels: tuple[str, ...]
     label: str = "topology"
     ranks: tuple[int, ...] = (2, 4, 8)
-    seconds: float = 0.01  # of a sample
+    seconds: float = 0.1  # of a sample; ranks that outnumber cores start some ms apart
     fewest_calls: int = 2  # in a sample
     samples: int = 5
     cases: Callable[[World, Arguments], Iterator[Case]] | None = None
