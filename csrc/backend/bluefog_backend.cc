@@ -106,8 +106,7 @@ at::Tensor BluefogBackend::allocateTensor(long size, at::TensorOptions options) 
     return at::empty({size}, options);
   }
   void* const data = memory.get();
-  return at::from_blob(
-      data, {size}, [memory = std::move(memory)](void*) {}, options);
+  return at::from_blob(data, {size}, [memory = std::move(memory)](void*) {}, options);
 }
 
 std::shared_ptr<c10::Allocator> BluefogBackend::getMemAllocator() {

@@ -17,7 +17,8 @@ struct Env {
 
   /// BLUEFOG_SHM_HEAP_BYTES: most memory of bluefog_pg.empty() and of DecentralizedDataParallel
   /// that neighbours of the same host read in place; it is taken page by page as it is used. The
-  /// default, -1, means as much as the host has; 0 means none, so that all is copied.
+  /// default, -1, means as much as the host has, or as limits on files and address space allow; 0
+  /// means none, so that all is copied.
   long shm_heap_bytes = -1;
 
   /// BLUEFOG_SPIN_US: microseconds that a rank polls shared memory before it sleeps in the kernel;

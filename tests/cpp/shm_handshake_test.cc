@@ -146,9 +146,9 @@ std::atomic<int> signals{0};
 
 // Rank 0 waits in poll() for rank 1's answer, which does not come before the signals have.
 TEST(ShmHandshakeTest, SignalsDoNotShortenAWait) {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) { ++signals; };
-  struct sigaction before {};
+  struct sigaction before{};
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
   std::latch called(1);
   pthread_t rank0;

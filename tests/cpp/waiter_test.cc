@@ -65,8 +65,8 @@ TEST(WaiterTest, EndsAtTheDeadline) {
   for (int spin_us : {0, 1000, 1000000}) {
     Waiter waiter(&bell, spin_us, 1);
     const auto start = Deadline::Clock::now();
-    const bool in_time = waiter.wait(
-        Deadline::in(milliseconds(50)), [] { return false; }, [] { return 0; });
+    const bool in_time =
+        waiter.wait(Deadline::in(milliseconds(50)), [] { return false; }, [] { return 0; });
     const auto took = Deadline::Clock::now() - start;
     EXPECT_FALSE(in_time);
     EXPECT_GE(took, milliseconds(50));
@@ -81,8 +81,7 @@ TEST(WaiterTest, LooksAgainWithoutABell) {
   Waiter waiter(&bell, 0, 1);
   int looks = 0;
   const auto start = Deadline::Clock::now();
-  EXPECT_TRUE(waiter.wait(
-      Deadline::in(kPlenty), [&] { return ++looks > 20; }, [] { return 0; }));
+  EXPECT_TRUE(waiter.wait(Deadline::in(kPlenty), [&] { return ++looks > 20; }, [] { return 0; }));
   EXPECT_LT(Deadline::Clock::now() - start, std::chrono::seconds(5));
 }
 
@@ -95,8 +94,7 @@ TEST(WaiterTest, SleepsThroughWhatOthersPublish) {
       return static_cast<int>(std::find(published.begin(), published.end(), false) -
                               published.begin());
     };
-    EXPECT_TRUE(waiter.wait(
-        Deadline::in(kPlenty), [&] { return missing() == 3; }, missing));
+    EXPECT_TRUE(waiter.wait(Deadline::in(kPlenty), [&] { return missing() == 3; }, missing));
   });
   const auto publish = [&](int rank) {
     published[rank] = true;

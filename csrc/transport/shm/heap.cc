@@ -7,11 +7,6 @@
 #include <utility>
 
 namespace bluefog::shm {
-namespace {
-
-constexpr std::size_t kPage = 4096;
-
-}  // namespace
 
 Heap::Heap(std::shared_ptr<const Segment> segment) : segment_(std::move(segment)) {}
 

@@ -16,7 +16,6 @@ namespace bluefog::shm {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x626c7565666f6702;  // last byte: version of the layout
-constexpr std::size_t kPage = 4096;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
   return (value + unit - 1) / unit * unit;

@@ -19,6 +19,8 @@
 
 namespace bluefog::shm {
 
+constexpr std::size_t kPage = 4096;
+
 /// Progress in a rank's stream of operations: operation `sequence`, of which `step` units are done.
 /// Positions of one rank only grow. Step 1 of a publisher is its greeting, step 1 + c its c-th
 /// chunk; step c of a reader is the c-th chunk read; {sequence + 1, 0} is all of `sequence`.

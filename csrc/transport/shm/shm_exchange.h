@@ -8,6 +8,7 @@
 // each other.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "transport/shm/shm_transport.h"
@@ -55,28 +56,29 @@ class ShmExchange : public Exchange {
   const std::byte* unread_bytes(const Source& source) const;
   void release_piece();
   void release(int peer, std::uint64_t until);  // its stream has been read up to there
+  std::vector<int> readers_of_lent() const;     // who has not read all of it yet
 
+  // Failing (shm_exchange_failing.cc)
   bool gone(int peer) const;  // it will never deliver more of this operation
   Failure reason_gone(int peer) const;
   bool cut_by(int peer) const;    // it has taken this rank out of this operation
   bool moved_on(int peer) const;  // it has barred this rank from this operation, or cut it off
   void give_up(const Failure& failure);
-  std::vector<int> readers_of_lent() const;  // who has not read all of it yet
   void give_up_gone_sources();
   void leave_holder_behind();  // the deadlines below have passed
   void give_up_late();
+
   template <typename Ready, typename Whom>
   bool wait(const Deadline& deadline, Ready&& ready, Whom&& whom);
 
   ShmTransport* const transport_;
   const Request request_;
   Deadline deadline_;  // of what this rank waits for now: of the meeting, later of the payloads
-  std::optional<std::size_t>
-      lent_;                    // where the payload lies in the heap, if neighbours read it there
-  const std::uint64_t chunks_;  // of this rank's payload
-  std::uint64_t pushed_ = 0;    // chunks that are out, or that nobody wants
-  std::uint64_t written_ = 0;   // chunks in the ring
-  std::uint64_t read_ = 0;      // chunks of every source that are done with
+  const std::optional<std::size_t> lent_;  // place in the heap, if neighbours read it there
+  const std::uint64_t chunks_;             // of this rank's payload
+  std::uint64_t pushed_ = 0;               // chunks that are out, or that nobody wants
+  std::uint64_t written_ = 0;              // chunks in the ring
+  std::uint64_t read_ = 0;                 // chunks of every source that are done with
   std::vector<Source> sources_;
   std::vector<bool> failed_;  // by rank
   bool met_ = false;

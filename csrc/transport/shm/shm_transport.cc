@@ -38,7 +38,6 @@ std::size_t limit_of(int resource) {
 // Address space is all that it costs, where the user has no limit on that or on files; but n ranks
 // that are threads of one process map n * n heaps.
 std::size_t heap_bytes(const Env& env, int size) {
-  constexpr std::size_t kPage = 4096;
   const std::size_t memory = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) *
                              static_cast<std::size_t>(::sysconf(_SC_PAGE_SIZE));
   const std::size_t wanted = env.shm_heap_bytes < 0 ? memory : env.shm_heap_bytes;
