@@ -38,17 +38,32 @@ class BluefogOptions(Backend.Options):
 
     transport: how neighbours are reached on the CPU: "auto" (shared memory on one host, Gloo
     elsewhere), "shm" (an error where some rank is on another host) or "gloo".
+    host_collectives: whether standard collectives on the CPU go through shared memory as well where
+    all ranks of the group are on one host; otherwise, and with transport="gloo", they go to Gloo.
+    The same on all ranks. The environment variable BLUEFOG_HOST_COLLECTIVES=0 turns it off too.
     cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
     """
 
-    def __init__(self, *, transport: str = "auto", cuda: Backend.Options | None = None) -> None: ...
+    def __init__(
+        self,
+        *,
+        transport: str = "auto",
+        host_collectives: bool = True,
+        cuda: Backend.Options | None = None,
+    ) -> None: ...
     @property
     def transport(self) -> str: ...
+    @property
+    def host_collectives(self) -> bool: ...
     @property
     def cuda(self) -> Backend.Options | None: ...
 
 class BluefogBackend(Backend):
-    """One process group's backend; made by `bluefog_pg._create`."""
+    """One process group's backend; made by `bluefog_pg._create`.
+
+    Making one is collective. sequence: neighbor operations started so far; host_collectives: standard
+    collectives that took the way through the host's shared memory; bytes_sent: payload of both.
+    """
 
     _state: Any
     def __init__(
@@ -78,6 +93,8 @@ class BluefogBackend(Backend):
     def sequence(self) -> int: ...
     @property
     def bytes_sent(self) -> int: ...
+    @property
+    def host_collectives(self) -> int: ...
     @property
     def options(self) -> BluefogOptions: ...
     def comm_split_count(self) -> int: ...

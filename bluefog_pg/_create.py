@@ -85,7 +85,9 @@ def _copy_options(extension: Any, given: Any) -> Any:
     if given is None:
         return extension.BluefogOptions()
     if isinstance(given, extension.BluefogOptions):
-        return extension.BluefogOptions(transport=given.transport, cuda=given.cuda)
+        return extension.BluefogOptions(
+            transport=given.transport, host_collectives=given.host_collectives, cuda=given.cuda
+        )
     nccl_options = getattr(getattr(dist, "ProcessGroupNCCL", None), "Options", ())
     if isinstance(given, nccl_options):
         return extension.BluefogOptions(cuda=given)

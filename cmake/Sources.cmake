@@ -6,7 +6,8 @@ file(GLOB CORE_SOURCES CONFIGURE_DEPENDS
      csrc/base/*.cc csrc/plan/*.cc csrc/kernels/*.cc
      csrc/transport/*.cc csrc/transport/loopback/*.cc csrc/transport/faulty/*.cc
      csrc/transport/shm/*.cc
-     csrc/backend/executor.cc csrc/backend/agreement.cc csrc/backend/sink.cc)
+     csrc/backend/executor.cc csrc/backend/agreement.cc csrc/backend/sink.cc
+     csrc/backend/shares.cc)
 # Results must not depend on whether the machine fuses a * b + c into one rounding.
 set_source_files_properties(csrc/kernels/combine_cpu.cc PROPERTIES
                             COMPILE_OPTIONS -ffp-contract=off)

@@ -3,6 +3,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "backend/bluefog_backend.h"
+#include "backend/gil.h"
 #include "backend/work.h"
 #include "base/error.h"
 
@@ -99,14 +100,17 @@ void bind_options(py::module_& module, const py::object& base) {
     return c10::make_intrusive<BluefogOptions>(options);
   };
   py::class_<BluefogOptions, OptionsPtr>(module, "BluefogOptions", base)
-      .def(py::init([](const std::string& transport,
+      .def(py::init([](const std::string& transport, bool host_collectives,
                        c10::intrusive_ptr<c10d::Backend::Options> cuda) {
              auto options = c10::make_intrusive<BluefogOptions>(kBackendDefaultTimeout, transport);
+             options->host_collectives = host_collectives;
              options->cuda = std::move(cuda);
              return options;
            }),
-           py::kw_only(), py::arg("transport") = "auto", py::arg("cuda") = py::none())
+           py::kw_only(), py::arg("transport") = "auto", py::arg("host_collectives") = true,
+           py::arg("cuda") = py::none())
       .def_readonly("transport", &BluefogOptions::transport)
+      .def_readonly("host_collectives", &BluefogOptions::host_collectives)
       .def_readonly("cuda", &BluefogOptions::cuda)
       .def("__copy__", copy)
       .def("__deepcopy__",
@@ -122,9 +126,12 @@ void bind_backend(py::module_& module, const py::object& base) {
                  callback<BackendPtr>(std::move(make_cuda)),
                  callback<BackendPtr>(std::move(make_edges)),
                  callback<BackendPtr, StorePtr, int, int, OptionsPtr>(std::move(make_child))};
-             return c10::make_intrusive<BluefogBackend>(std::move(store), rank, size,
-                                                        std::move(options), std::move(cpu),
-                                                        std::move(makers));
+             auto backend = c10::make_intrusive<BluefogBackend>(std::move(store), rank, size,
+                                                                std::move(options), std::move(cpu),
+                                                                std::move(makers));
+             const GilReleased released;  // other ranks may be threads of this process
+             backend->meetOnHost();
+             return backend;
            }),
            py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::arg("cpu"),
            py::arg("make_cuda"), py::arg("make_edges"), py::arg("make_child"))
@@ -147,6 +154,7 @@ void bind_backend(py::module_& module, const py::object& base) {
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
       .def_property_readonly("bytes_sent", &BluefogBackend::bytesSent)
       .def_property_readonly("sequence", &BluefogBackend::sequence)
+      .def_property_readonly("host_collectives", &BluefogBackend::hostCollectives)
       .def_property_readonly("options", &BluefogBackend::options)
       .def_property(
           "_state",

@@ -3,13 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "backend/connect.h"
 #include "backend/gil.h"
 #include "backend/work.h"
-#include "base/env.h"
 #include "base/error.h"
 
 namespace bluefog {
@@ -151,8 +149,10 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
     return nullptr;
   }
   auto child = c10::make_intrusive<BluefogOptions>(options->timeout, options_->transport);
+  child->host_collectives = options_->host_collectives;
   if (auto given = c10::dynamic_intrusive_pointer_cast<BluefogOptions>(options)) {
     child->transport = given->transport;
+    child->host_collectives = given->host_collectives;
     child->cuda = given->cuda;
   }
   child->group_name = options->group_name;
@@ -221,90 +221,14 @@ void BluefogBackend::check_process() const {
   }
 }
 
-Executor& BluefogBackend::executor() {
-  check_process();
-  Executor* const running = connected_.load(std::memory_order_acquire);
-  if (running && !closed_) {
-    return *running;
-  }
-  std::lock_guard lock(connect_mutex_);
-  if (closed_) {
-    fail(ErrorCode::kAborted, "rank ", getRank(), "'s process group has been destroyed or aborted");
-  }
-  if (!executor_) {
-    connect();
-    executor_ = std::make_unique<Executor>(transport_.get());
-    connected_.store(executor_.get(), std::memory_order_release);
-  }
-  return *executor_;
-}
-
-// First all ranks say that they are here, which may time out and be tried again; only then does
-// anything follow that has to be done by all of them together. A second try of that would find the
-// words of the first one in the store, so each has a place of its own there.
-void BluefogBackend::connect() {
-  const Env env = Env::read();
-  const std::string place = concat("neighbors/", connect_tries_, "/");
-  auto key_of = [&](const std::string& key, int rank) { return concat(place, key, "/", rank); };
-  const Rendezvous rendezvous{[&](const std::string& key, const std::string& value) {
-                                store_->set(key_of(key, getRank()),
-                                            std::vector<uint8_t>(value.begin(), value.end()));
-                              },
-                              [&](int of, const std::string& key) {
-                                wait_for_ranks({of}, {key_of(key, of)});
-                                const std::vector<uint8_t> value = store_->get(key_of(key, of));
-                                return std::string(value.begin(), value.end());
-                              }};
-  rendezvous.set("here", "");
-  std::vector<int> ranks;
-  std::vector<std::string> keys;
-  for (int rank = 0; rank < getSize(); ++rank) {
-    ranks.push_back(rank);
-    keys.push_back(key_of("here", rank));
-  }
-  wait_for_ranks(ranks, keys);
-  ++connect_tries_;
-  Connection connection = connect_transport(
-      {options_->transport, getRank(), getSize(), env, Deadline::in(options_->timeout)}, rendezvous,
-      makers_.edges);
-  transport_ = std::move(connection.transport);
-  transport_names_ = std::move(connection.names);
-}
-
-// Looks again and again: nothing ends a Store's own wait before its time.
-void BluefogBackend::wait_for_ranks(const std::vector<int>& ranks,
-                                    const std::vector<std::string>& keys) {
-  const Deadline deadline = Deadline::in(options_->timeout);
-  std::chrono::milliseconds pause{1};
-  while (!store_->check(keys)) {
-    if (closed_) {
-      fail(ErrorCode::kAborted, "rank ", getRank(),
-           "'s first neighbor operation ended because the ",
-           "process group was aborted or destroyed");
-    }
-    if (deadline.passed()) {
-      std::vector<int> missing;
-      for (std::size_t i = 0; i < keys.size(); ++i) {
-        if (!store_->check({keys[i]})) missing.push_back(ranks[i]);
-      }
-      fail(ErrorCode::kTimeout, "rank ", getRank(), " waited ", options_->timeout.count() / 1000.0,
-           " s for ", name_ranks(missing), " to join its first neighbor operation");
-    }
-    std::this_thread::sleep_for(pause);
-    pause = std::min(2 * pause, std::chrono::milliseconds(16));
-  }
-}
-
-std::string BluefogBackend::transportOf(int peer) {
-  TORCH_CHECK_VALUE(peer >= 0 && peer < getSize() && peer != getRank(), "rank ", getRank(),
-                    " has no peer ", peer, " in a group of ", getSize());
-  executor();
-  return transport_names_[peer];
-}
-
 uint64_t BluefogBackend::sequence() const {
   const Executor* running = connected_.load(std::memory_order_acquire);
   return running ? running->sequence() : 0;
+}
+
+uint64_t BluefogBackend::hostCollectives() const {
+  const Executor* running = connected_.load(std::memory_order_acquire);
+  return running ? running->collectives() : 0;
 }
 
 uint64_t BluefogBackend::bytesSent() const {

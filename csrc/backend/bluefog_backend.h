@@ -1,5 +1,6 @@
 // The process group backend "bluefog": standard collectives go to Gloo (CPU) and NCCL (CUDA),
-// reached through their c10d backends; neighbor operations are this project's own.
+// reached through their c10d backends, the commonest of them through the shared memory of a host
+// that has all ranks; neighbor operations are this project's own.
 //
 // Thread-safe to the extent that c10d asks for: calls on one group come in the same order on all
 // ranks. There is no state outside the object: groups, and ranks that are threads of one process,
@@ -15,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 #include <vector>
 
+#include "backend/connect.h"
 #include "backend/executor.h"
 #include "backend/options.h"
 #include "plan/plan.h"
@@ -43,6 +45,11 @@ class BluefogBackend : public c10d::Backend {
                  c10::intrusive_ptr<BluefogOptions> options, BackendPtr cpu, Makers makers);
   ~BluefogBackend() override;
 
+  /// Collective, once, right after the constructor and without Python's lock: connects the ranks if
+  /// all are on one host, for collectives over its memory. Throws what an Exchange's start does:
+  /// Error(kTimeout) naming ranks that do not come, Error(kUsage), Error(kSystem).
+  void meetOnHost();
+
   // ---- Neighbor operations (neighbor_ops.cc)
 
   /// What an operation leaves: its outputs, and a Work if it is async. One that is not async
@@ -63,11 +70,15 @@ class BluefogBackend : public c10d::Backend {
   Started neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
                             int64_t round, bool async);
 
-  /// Payload bytes sent to neighbours so far, counted once per destination.
+  /// Payload bytes sent so far by neighbor operations and by collectives over shared memory,
+  /// counted once per destination.
   uint64_t bytesSent() const;
 
   /// Neighbor operations started so far; one that is refused for its arguments does not count.
   uint64_t sequence() const;
+
+  /// Collectives that have gone, or go, over shared memory.
+  uint64_t hostCollectives() const;
 
   /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
   /// collective.
@@ -153,23 +164,46 @@ class BluefogBackend : public c10d::Backend {
   template <typename Collective>
   WorkPtr forward(at::Device device, Collective&& collective);
 
-  // Connects this rank with the others for neighbor operations, once. Collective.
+  // Connecting (connecting.cc). The executor of a group that is not on one host connects at its
+  // first use: collective then.
   Executor& executor();
   void connect();
-  void wait_for_ranks(const std::vector<int>& ranks, const std::vector<std::string>& keys);
+  void adopt(Connection connection);
+  void make_host_plans();
+  ConnectOptions connect_options(const Env& env) const;
+  Rendezvous rendezvous_at(const std::string& place, const char* what);
+  void wait_for_ranks(const std::vector<std::string>& keys, const char* what);
+  std::vector<std::vector<uint8_t>> read_all(const std::vector<std::string>& keys);
 
   // Throws in a process that was forked from the one that made the group: there are no threads.
   void check_process() const;
 
   struct Call;
   Started start(Call call, bool async);
+  WorkPtr with_work(Call& call);
   void check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const;
+
+  // Collectives over shared memory (host_collectives.cc): null where the call is one for Gloo,
+  // which depends only on what is the same on all ranks. They take arguments that Gloo would take,
+  // and leave others to its error messages.
+  struct How {
+    std::chrono::milliseconds timeout;
+    bool async;
+  };
+  WorkPtr host_allreduce(const Tensors& tensors, const c10d::AllreduceOptions& opts);
+  WorkPtr host_broadcast(const Tensors& tensors, const c10d::BroadcastOptions& opts);
+  WorkPtr host_allgather(const Tensors& outputs, const at::Tensor& input, How how);
+  WorkPtr host_reduce_scatter(const at::Tensor& output, const Tensors& inputs,
+                              const c10d::ReduceScatterOptions& opts);
+  WorkPtr host_barrier(const c10d::BarrierOptions& opts);
+  WorkPtr start_on_host(Call call, How how);
 
   const c10::intrusive_ptr<c10d::Store> store_;
   const c10::intrusive_ptr<BluefogOptions> options_;
   BackendPtr cpu_;
   const Makers makers_;
-  const int pid_;  // of the process that made the group
+  const int pid_;                  // of the process that made the group
+  bool host_collectives_ = false;  // set before the group is in use
   std::atomic<uint64_t> split_count_{0};
 
   std::mutex cuda_mutex_;
@@ -187,6 +221,11 @@ class BluefogBackend : public c10d::Backend {
   std::unique_ptr<Executor> executor_;         // made under connect_mutex_; goes before transport_
   std::atomic<Executor*> connected_{nullptr};  // executor_, once it can be used
   std::vector<std::string> transport_names_;   // by rank
+  HostPart host_;                              // until connect() where that is not all ranks
+  struct HostPlans {
+    std::shared_ptr<const Plan> sum, mean;           // all to all
+    std::vector<std::shared_ptr<const Plan>> roots;  // by rank: from it to all others
+  } host_plans_;
 };
 
 template <typename Collective>

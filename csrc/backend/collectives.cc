@@ -1,4 +1,5 @@
-// Standard collectives: each goes to the inner backend of its tensors' device as it is.
+// Standard collectives: each goes to the inner backend of its tensors' device as it is, unless the
+// ranks of one host can do it among themselves.
 #include "backend/bluefog_backend.h"
 
 namespace bluefog {
@@ -13,11 +14,13 @@ at::Device place_of(const Tensors& tensors) {
 }  // namespace
 
 WorkPtr BluefogBackend::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
+  if (WorkPtr work = host_broadcast(tensors, opts)) return work;
   return forward(place_of(tensors),
                  [&](Backend& backend) { return backend.broadcast(tensors, opts); });
 }
 
 WorkPtr BluefogBackend::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
+  if (WorkPtr work = host_allreduce(tensors, opts)) return work;
   return forward(place_of(tensors),
                  [&](Backend& backend) { return backend.allreduce(tensors, opts); });
 }
@@ -40,12 +43,18 @@ WorkPtr BluefogBackend::reduce(Tensors& tensors, const c10d::ReduceOptions& opts
 
 WorkPtr BluefogBackend::allgather(std::vector<Tensors>& outputs, Tensors& inputs,
                                   const c10d::AllgatherOptions& opts) {
+  if (outputs.size() == 1 && inputs.size() == 1) {
+    if (WorkPtr work = host_allgather(outputs[0], inputs[0], {opts.timeout, opts.asyncOp})) {
+      return work;
+    }
+  }
   return forward(place_of(inputs),
                  [&](Backend& backend) { return backend.allgather(outputs, inputs, opts); });
 }
 
 WorkPtr BluefogBackend::_allgather_base(at::Tensor& output, at::Tensor& input,
                                         const c10d::AllgatherOptions& opts) {
+  if (WorkPtr work = host_allgather({output}, input, {opts.timeout, opts.asyncOp})) return work;
   return forward(place_of(input),
                  [&](Backend& backend) { return backend._allgather_base(output, input, opts); });
 }
@@ -78,12 +87,16 @@ WorkPtr BluefogBackend::scatter(Tensors& outputs, std::vector<Tensors>& inputs,
 
 WorkPtr BluefogBackend::reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
                                        const c10d::ReduceScatterOptions& opts) {
+  if (outputs.size() == 1 && inputs.size() == 1) {
+    if (WorkPtr work = host_reduce_scatter(outputs[0], inputs[0], opts)) return work;
+  }
   return forward(place_of(outputs),
                  [&](Backend& backend) { return backend.reduce_scatter(outputs, inputs, opts); });
 }
 
 WorkPtr BluefogBackend::_reduce_scatter_base(at::Tensor& output, at::Tensor& input,
                                              const c10d::ReduceScatterOptions& opts) {
+  if (WorkPtr work = host_reduce_scatter(output, {input}, opts)) return work;
   return forward(place_of(input), [&](Backend& backend) {
     return backend._reduce_scatter_base(output, input, opts);
   });
@@ -128,6 +141,9 @@ WorkPtr BluefogBackend::recvAnysource(Tensors& tensors, int tag) {
 
 WorkPtr BluefogBackend::barrier(const c10d::BarrierOptions& opts) {
   const bool on_cuda = (opts.device && opts.device->is_cuda()) || !opts.device_ids.empty();
+  if (!on_cuda) {
+    if (WorkPtr work = host_barrier(opts)) return work;
+  }
   return forward(on_cuda ? at::kCUDA : at::kCPU,
                  [&](Backend& backend) { return backend.barrier(opts); });
 }

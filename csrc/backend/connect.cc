@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "transport/gloo/gloo_transport.h"
 #include "transport/routed.h"
-#include "transport/shm/shm_transport.h"
+#include "transport/shm/handshake.h"
 
 namespace bluefog {
 namespace {
@@ -31,28 +31,46 @@ void check_transport_name(const std::string& name) {
   }
 }
 
-Connection connect_transport(const ConnectOptions& options, const Rendezvous& rendezvous,
-                             const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo) {
-  check_transport_name(options.transport);
-  std::vector<std::string> names(options.size, "gloo");
-  names[options.rank] = "self";
-  if (options.transport == "gloo") {
-    return {std::make_unique<GlooTransport>(make_gloo()), std::move(names)};
+bool may_share_host(const Rendezvous& rendezvous, int size, bool wanted) {
+  const std::string own = wanted ? shm::boot_id() : "";
+  rendezvous.set("boot", own);
+  bool same = !own.empty();
+  for (int peer = 0; same && peer < size; ++peer) {
+    same = rendezvous.get(peer, "boot") == own;
   }
+  return same;
+}
 
+HostPart connect_host(const ConnectOptions& options, const Rendezvous& rendezvous) {
+  if (options.transport == "gloo") return {};
   auto shm = shm::ShmTransport::connect(rendezvous, options.rank, options.size, options.env,
                                         options.deadline);
+  bool all_local = true;
+  for (int peer = 0; peer < options.size; ++peer) {
+    all_local = all_local && (peer == options.rank || shm->reaches(peer));
+  }
+  const bool everybody = everybody_local(rendezvous, options.rank, options.size, all_local);
+  return {std::move(shm), everybody};
+}
+
+Connection connect_transport(const ConnectOptions& options, HostPart host,
+                             const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo) {
+  std::vector<std::string> names(options.size, "gloo");
+  names[options.rank] = "self";
+  if (!host.shm) {
+    return {std::make_unique<GlooTransport>(make_gloo()), std::move(names)};
+  }
   std::vector<int> remote;
   for (int peer = 0; peer < options.size; ++peer) {
     if (peer == options.rank) continue;
-    if (shm->reaches(peer)) {
+    if (host.shm->reaches(peer)) {
       names[peer] = "shm";
     } else {
       remote.push_back(peer);
     }
   }
-  if (everybody_local(rendezvous, options.rank, options.size, remote.empty())) {
-    return {std::move(shm), std::move(names)};
+  if (host.everybody) {
+    return {std::move(host.shm), std::move(names)};
   }
   if (options.transport == "shm") {
     fail(ErrorCode::kUsage, "transport \"shm\" was asked for, but rank ", options.rank,
@@ -62,7 +80,7 @@ Connection connect_transport(const ConnectOptions& options, const Rendezvous& re
   std::vector<std::unique_ptr<Transport>> transports;
   transports.push_back(
       std::make_unique<GlooTransport>(make_gloo()));  // before shm, see RoutedTransport
-  transports.push_back(std::move(shm));
+  transports.push_back(std::move(host.shm));
   std::vector<int> routes(options.size);
   std::transform(names.begin(), names.end(), routes.begin(),
                  [](auto& name) { return name == "shm" ? 1 : 0; });

@@ -9,6 +9,7 @@
 
 #include "base/env.h"
 #include "transport/rendezvous.h"
+#include "transport/shm/shm_transport.h"
 #include "transport/transport.h"
 
 namespace bluefog {
@@ -21,6 +22,12 @@ struct ConnectOptions {
   Deadline deadline;
 };
 
+/// The ranks that this one reaches through shared memory.
+struct HostPart {
+  std::unique_ptr<shm::ShmTransport> shm;  // null with transport "gloo"
+  bool everybody = false;  // every rank reaches every other one: the same on all ranks
+};
+
 struct Connection {
   std::unique_ptr<Transport> transport;
   std::vector<std::string> names;  // by rank: "shm" or "gloo"; "self" for this rank
@@ -29,9 +36,16 @@ struct Connection {
 /// Throws Error(kUsage) that lists the known names.
 void check_transport_name(const std::string& name);
 
+/// Whether all ranks want it and run on one machine, as far as that can be told without trying to
+/// share memory: cheap. Collective over the group; the same on all ranks.
+bool may_share_host(const Rendezvous& rendezvous, int size, bool wanted);
+
+/// Collective over the group.
+HostPart connect_host(const ConnectOptions& options, const Rendezvous& rendezvous);
+
 /// Collective over the group. `make_gloo` is called, on all ranks alike, only where some pair of
-/// ranks needs it.
-Connection connect_transport(const ConnectOptions& options, const Rendezvous& rendezvous,
+/// ranks needs it. Throws Error(kUsage) where one does with transport "shm".
+Connection connect_transport(const ConnectOptions& options, HostPart host,
                              const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo);
 
 }  // namespace bluefog

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backend/bluefog_backend.h"
+#include "backend/call.h"
 #include "backend/schema.h"
 #include "backend/work.h"
 #include "base/error.h"
@@ -17,33 +18,6 @@ namespace {
 
 const char* const kTitleAllreduce = "bluefog:neighbor_allreduce";
 const char* const kTitleAllgather = "bluefog:neighbor_allgather";
-
-std::optional<DType> averaged_as(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf:
-      return DType::kFloat16;
-    case at::kBFloat16:
-      return DType::kBFloat16;
-    case at::kFloat:
-      return DType::kFloat32;
-    case at::kDouble:
-      return DType::kFloat64;
-    default:
-      return std::nullopt;
-  }
-}
-
-// Plain memory with the tensor's values in row-major order; the tensor itself where it is that
-// already.
-at::Tensor packed(const at::Tensor& tensor) {
-  return tensor.detach().resolve_conj().resolve_neg().contiguous();
-}
-
-bool is_packed(const at::Tensor& tensor) { return tensor.is_contiguous() && !tensor.is_neg(); }
-
-const std::byte* bytes_of(const at::Tensor& tensor) {
-  return static_cast<const std::byte*>(tensor.const_data_ptr());
-}
 
 // The tensors of one averaging, kept alive until its Work is complete.
 struct Averaging {
@@ -115,15 +89,6 @@ void check_aliases(const std::vector<CombineSink::Part>& parts) {
 
 }  // namespace
 
-// A task, and what becomes of it. The outputs may come into being with the arrival of the data.
-struct BluefogBackend::Call {
-  Task task;
-  const char* title;  // in torch.profiler
-  Tensors inputs;     // packed; kept alive until the operation is over
-  std::shared_ptr<Tensors> outputs;
-  std::function<void()> deliver;  // called after success
-};
-
 void BluefogBackend::check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const {
   TORCH_CHECK_VALUE(tensor.defined(), operation, " got an undefined tensor");
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, operation, " takes dense tensors, got layout ",
@@ -151,7 +116,7 @@ BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
     check_neighbor_tensor("neighbor_allreduce", inputs[t]);
     if (!given) outputs.push_back(at::empty_like(inputs[t]));
     check_output(inputs[t], outputs[t], t);
-    const auto dtype = averaged_as(inputs[t].scalar_type());
+    const auto dtype = summed_as(inputs[t].scalar_type());
     TORCH_CHECK_TYPE(dtype.has_value(),
                      "neighbor_allreduce averages float16, bfloat16, float32 and float64, got ",
                      dtype_name(inputs[t].scalar_type()), "; convert it with .float() first");
@@ -160,7 +125,7 @@ BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
         is_packed(outputs[t]) ? outputs[t] : at::empty(input.sizes(), input.options()));
     task.payload.add(input.const_data_ptr(), input.nbytes());
     parts.push_back({task.payload.segments().back().offset, input.nbytes(), *dtype, bytes_of(input),
-                     static_cast<std::byte*>(result.unsafeGetTensorImpl()->mutable_data())});
+                     mutable_bytes_of(result)});
   }
   check_aliases(parts);
   task.payload.steady =
@@ -170,6 +135,7 @@ BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
   task.sink = std::make_unique<CombineSink>(std::move(parts));
   averaging->outputs = std::move(outputs);
   return start({std::move(task),
+                c10d::OpType::UNKNOWN,
                 kTitleAllreduce,
                 averaging->inputs,
                 {averaging, &averaging->outputs},
@@ -195,11 +161,12 @@ BluefogBackend::Started BluefogBackend::neighborAllgather(const at::Tensor& tens
     *outputs = {at::empty(sizes, input.options())};
     return static_cast<std::byte*>(outputs->front().mutable_data_ptr());
   });
-  return start({std::move(task), kTitleAllgather, {input}, outputs, [] {}}, async);
+  return start({std::move(task), c10d::OpType::UNKNOWN, kTitleAllgather, {input}, outputs, [] {}},
+               async);
 }
 
 BluefogBackend::Started BluefogBackend::start(Call call, bool async) {
-  auto& [task, title, inputs, outputs, deliver] = call;
+  auto& [task, type, title, inputs, outputs, deliver] = call;
   TORCH_CHECK_VALUE(task.plan && task.plan->rank() == getRank() && task.plan->size() == getSize(),
                     "rank ", getRank(), " of ", getSize(), " got the plan of rank ",
                     task.plan ? task.plan->rank() : -1, " of ", task.plan ? task.plan->size() : 0);
@@ -215,8 +182,17 @@ BluefogBackend::Started BluefogBackend::start(Call call, bool async) {
     deliver();
     return {nullptr, *outputs};
   }
-  auto work = c10::make_intrusive<NeighborWork>(getRank(), title, inputs, outputs);
-  task.done = [work, inputs = inputs, deliver = std::move(deliver)](std::exception_ptr error) {
+  const auto work = with_work(call);
+  runner.submit(std::move(task));
+  return {work, {}};
+}
+
+// Requires that nothing looks at the call's delivery afterwards: the task has it.
+WorkPtr BluefogBackend::with_work(Call& call) {
+  auto work = c10::make_intrusive<OperationWork>(getRank(), call.type, call.title, call.inputs,
+                                                 call.outputs);
+  call.task.done = [work, inputs = call.inputs,
+                    deliver = std::move(call.deliver)](std::exception_ptr error) {
     if (!error) {
       try {
         deliver();
@@ -224,10 +200,10 @@ BluefogBackend::Started BluefogBackend::start(Call call, bool async) {
         error = std::current_exception();
       }
     }
-    work->complete(error);
+    work->end(error);
   };
-  runner.submit(std::move(task));
-  return {std::move(work), {}};
+  call.task.after = [work] { work->complete(); };
+  return work;
 }
 
 }  // namespace bluefog

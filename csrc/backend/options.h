@@ -19,6 +19,10 @@ struct BluefogOptions : c10d::Backend::Options {
   /// elsewhere), "shm" (an error where some rank is on another host) or "gloo".
   std::string transport;
 
+  /// Whether standard collectives on the CPU go through shared memory where all ranks of the group
+  /// are on one host. The same on all ranks.
+  bool host_collectives = true;
+
   /// Options of ProcessGroupNCCL for the CUDA side of the group, or null for its defaults.
   c10::intrusive_ptr<c10d::Backend::Options> cuda;
 };

@@ -94,4 +94,18 @@ Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, in
   return frame;
 }
 
+Frame make_flat_frame(Operation operation, at::ScalarType type, int64_t numel, const char* how) {
+  Frame frame;
+  frame.operation = operation;
+  frame.tensors = 1;
+  Digest digest;
+  digest.add(static_cast<int64_t>(type));
+  digest.add(numel);
+  for (const char* c = how; *c != 0; ++c) digest.add(*c);
+  frame.schema = digest.value();
+  const std::string text = dtype_name(type) + "[" + std::to_string(numel) + "]" + how;
+  std::memcpy(frame.text, text.c_str(), text.size() + 1);
+  return frame;
+}
+
 }  // namespace bluefog

@@ -13,6 +13,11 @@ namespace bluefog {
 /// digest and states it as `rows`; a 0-d tensor counts as one row.
 Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round);
 
+/// A frame for a collective on `numel` elements, whatever their shape. `how` is a few words that
+/// are the same on all ranks, such as the way of reducing.
+Frame make_flat_frame(Operation operation, at::ScalarType type, int64_t numel,
+                      const char* how = "");
+
 /// "float32", as Python spells it.
 std::string dtype_name(at::ScalarType type);
 

@@ -11,16 +11,17 @@ constexpr std::size_t kLargestCached = 4 << 20;
 
 }  // namespace
 
-CombineSink::CombineSink(std::vector<Part> parts) : parts_(std::move(parts)) {
+CombineSink::CombineSink(std::vector<Part> parts, std::size_t self_at)
+    : parts_(std::move(parts)), self_at_(self_at) {
   const std::size_t end = parts_.empty() ? 0 : parts_.back().offset + parts_.back().nbytes;
   store_ = end > kLargestCached ? Store::kStreaming : Store::kCached;
 }
 
 void CombineSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
-  weights_ = {plan.self_weight()};
   for (std::size_t i = 0; i < sources.size(); ++i) {
     weights_.push_back(plan.sources()[i].weight * sources[i].weight);
   }
+  weights_.insert(weights_.begin() + self_at_, plan.self_weight());
 }
 
 void CombineSink::consume(const Piece& piece) {
@@ -39,8 +40,9 @@ void CombineSink::combine_range(const Part& part, std::size_t from, std::size_t 
   std::vector<Term> terms;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     if (weights_[i] == 0) continue;  // 0 * NaN would be NaN
-    const std::byte* data = i == 0 ? part.x + (from - part.offset)
-                                   : piece->sources[i - 1].data() + (from - piece->offset);
+    const std::byte* data =
+        i == self_at_ ? part.x + (from - part.offset)
+                      : piece->sources[i - (i > self_at_)].data() + (from - piece->offset);
     terms.push_back({data, weights_[i]});
   }
   combine(part.dtype, part.y + (from - part.offset), terms, until - from, store_);
@@ -73,6 +75,24 @@ void GatherSink::consume(const Piece& piece) {
     const auto bytes = piece.sources[i];
     if (!bytes.empty()) {
       std::memcpy(places_[i] + piece.offset, bytes.data(), bytes.size());
+    }
+  }
+}
+
+void PlaceSink::consume(const Piece& piece) {
+  for (std::size_t i = 0; i < piece.sources.size(); ++i) {
+    const auto bytes = piece.sources[i];
+    const std::size_t end = piece.offset + bytes.size();
+    auto place = std::partition_point(places_[i].begin(), places_[i].end(), [&](const Place& p) {
+      return p.offset + p.nbytes <= piece.offset;
+    });
+    for (; place != places_[i].end() && place->offset < end; ++place) {
+      const std::size_t from = std::max(place->offset, piece.offset);
+      const std::size_t until = std::min(place->offset + place->nbytes, end);
+      if (until > from) {
+        std::memcpy(place->to + (from - place->offset), bytes.data() + (from - piece.offset),
+                    until - from);
+      }
     }
   }
 }

@@ -1,4 +1,4 @@
-// Where what arrives in an exchange goes: into a weighted average, or side by side.
+// Where what arrives in an exchange goes: into a weighted sum, or side by side.
 #pragma once
 
 #include <functional>
@@ -39,7 +39,9 @@ class CombineSink : public Sink {
     std::byte* y;
   };
 
-  explicit CombineSink(std::vector<Part> parts);
+  /// `parts` ascend by offset; what lies between them is left out. This rank's own term is added
+  /// after those of the first `self_at` sources.
+  explicit CombineSink(std::vector<Part> parts, std::size_t self_at = 0);
 
   void prepare(const Plan& plan, std::span<const Greeting> sources) override;
   void consume(const Piece& piece) override;
@@ -48,9 +50,10 @@ class CombineSink : public Sink {
  private:
   void combine_range(const Part& part, std::size_t from, std::size_t until, const Piece* piece);
 
-  std::vector<Part> parts_;      // ascending by offset
+  std::vector<Part> parts_;
+  const std::size_t self_at_;
   Store store_;                  // of the results
-  std::vector<double> weights_;  // self, then the sources
+  std::vector<double> weights_;  // in the order of addition
 };
 
 /// Copies the sources' bytes one after the other into memory that is asked for once their sizes are
@@ -68,6 +71,26 @@ class GatherSink : public Sink {
  private:
   Allocate allocate_;
   std::vector<std::byte*> places_;  // one per source
+};
+
+/// Copies each source's stream to places that are known from the start; what has no place is left
+/// out.
+class PlaceSink : public Sink {
+ public:
+  struct Place {
+    std::size_t offset;  // in the stream
+    std::size_t nbytes;
+    std::byte* to;
+  };
+
+  /// For each source of the plan, its places, ascending by offset.
+  explicit PlaceSink(std::vector<std::vector<Place>> places) : places_(std::move(places)) {}
+
+  void prepare(const Plan&, std::span<const Greeting>) override {}
+  void consume(const Piece& piece) override;
+
+ private:
+  std::vector<std::vector<Place>> places_;
 };
 
 }  // namespace bluefog

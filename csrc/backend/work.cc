@@ -7,26 +7,46 @@
 
 namespace bluefog {
 
-NeighborWork::NeighborWork(int rank, const char* title, const std::vector<at::Tensor>& inputs,
-                           std::shared_ptr<const std::vector<at::Tensor>> outputs)
-    : Work(rank, c10d::OpType::UNKNOWN, title, inputs),
-      outputs_(std::move(outputs)),
-      future_(
-          c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {
+OperationWork::OperationWork(int rank, c10d::OpType type, const char* title,
+                             const std::vector<at::Tensor>& inputs,
+                             std::shared_ptr<const std::vector<at::Tensor>> outputs)
+    : Work(rank, type, title, inputs), outputs_(std::move(outputs)) {}
+
+std::vector<at::Tensor> OperationWork::result() { return *outputs_; }
+
+c10::intrusive_ptr<c10::ivalue::Future> OperationWork::getFuture() {
+  std::lock_guard lock(future_mutex_);
+  if (!future_) {
+    future_ =
+        c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()));
+    if (ended_) settle(*future_);
+  }
+  return future_;
 }
 
-std::vector<at::Tensor> NeighborWork::result() { return *outputs_; }
-
-c10::intrusive_ptr<c10::ivalue::Future> NeighborWork::getFuture() { return future_; }
+void OperationWork::end(std::exception_ptr error) {
+  error_ = error;
+  {
+    std::lock_guard lock(future_mutex_);
+    ended_ = true;
+    finished_ = !future_;
+  }
+  if (finished_) finish(error_);
+}
 
 // The future first: who returns from wait() finds it done.
-void NeighborWork::complete(std::exception_ptr error) {
-  if (error) {
-    future_->setError(error);
+void OperationWork::complete() {
+  if (finished_) return;
+  settle(*future_);
+  finish(error_);
+}
+
+void OperationWork::settle(c10::ivalue::Future& future) const {
+  if (error_) {
+    future.setError(error_);
   } else {
-    future_->markCompleted(at::IValue(*outputs_));
+    future.markCompleted(at::IValue(*outputs_));
   }
-  finish(error);
 }
 
 CoalescedWork::CoalescedWork(std::vector<c10::intrusive_ptr<c10d::Work>> works)

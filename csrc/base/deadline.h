@@ -33,6 +33,9 @@ class Deadline {
     return std::chrono::ceil<std::chrono::milliseconds>(left());
   }
 
+  /// Seconds from its setting to its end, for messages.
+  double timeout_seconds() const { return std::chrono::duration<double>(end_ - start_).count(); }
+
   /// Seconds since this deadline was set, for messages.
   double elapsed_seconds() const {
     return std::chrono::duration<double>(Clock::now() - start_).count();

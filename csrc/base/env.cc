@@ -35,6 +35,7 @@ Env Env::read() {
   env.shm_chunks = read_number("BLUEFOG_SHM_CHUNKS", env.shm_chunks, 2, 4096);
   env.shm_heap_bytes = read_number("BLUEFOG_SHM_HEAP_BYTES", env.shm_heap_bytes, -1, 1L << 44);
   env.spin_us = read_number("BLUEFOG_SPIN_US", env.spin_us, 0, 1000000);
+  env.host_collectives = read_number("BLUEFOG_HOST_COLLECTIVES", 1, 0, 1) != 0;
   return env;
 }
 

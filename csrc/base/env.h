@@ -26,6 +26,10 @@ struct Env {
   /// threads between two looks.
   int spin_us = 300;
 
+  /// BLUEFOG_HOST_COLLECTIVES: 1, or 0 to send standard collectives to Gloo also where all ranks of
+  /// a group are on one host. The same on all ranks.
+  bool host_collectives = true;
+
   /// Reads the variables; throws Error(kUsage) that names the variable when a value is no number or
   /// out of range.
   static Env read();

@@ -8,10 +8,22 @@ namespace bluefog {
 
 const char* name_of(Operation operation) {
   switch (operation) {
+    case Operation::kNone:
+      return "nothing";
     case Operation::kNeighborAllreduce:
       return "neighbor_allreduce";
     case Operation::kNeighborAllgather:
       return "neighbor_allgather";
+    case Operation::kAllreduce:
+      return "all_reduce";
+    case Operation::kBroadcast:
+      return "broadcast";
+    case Operation::kAllgather:
+      return "all_gather";
+    case Operation::kReduceScatter:
+      return "reduce_scatter";
+    case Operation::kBarrier:
+      return "barrier";
   }
   return "unknown operation";
 }

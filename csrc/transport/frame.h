@@ -10,22 +10,35 @@
 
 namespace bluefog {
 
-enum class Operation : std::uint32_t { kNeighborAllreduce = 1, kNeighborAllgather = 2 };
+enum class Operation : std::uint32_t {
+  kNone,  // this rank takes no part in an exchange that others may wait for it in
+  kNeighborAllreduce,
+  kNeighborAllgather,
+  kAllreduce,
+  kBroadcast,
+  kAllgather,
+  kReduceScatter,
+  kBarrier
+};
 
 const char* name_of(Operation operation);
+
+/// Whether all ranks of the group take part, whatever its topology.
+inline bool is_collective(Operation operation) { return operation >= Operation::kAllreduce; }
 
 /// What a rank says of one of its operations. Plain bytes: it is copied through shared memory and
 /// sockets.
 struct Frame {
   static constexpr std::uint32_t kMagic = 0x62466f67;
-  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::uint32_t kVersion = 2;
   static constexpr std::size_t kTextSize = 184;
 
   std::uint32_t magic = kMagic;
   std::uint32_t version = kVersion;
   Operation operation = Operation::kNeighborAllreduce;
   std::uint32_t tensors = 0;   // how many tensors are exchanged as one
-  std::uint64_t sequence = 0;  // number of this operation in its group, from 1
+  std::uint64_t number = 0;    // for people: the group's n-th neighbor operation or collective
+  std::uint64_t sequence = 0;  // of this exchange: ascending, the same on all ranks, with gaps
   std::int64_t round = -1;     // step of the topology, -1 where weights were given by the call
   std::uint64_t schema =
       0;  // digest of dtypes and shapes (an allgather leaves out the first dimension)

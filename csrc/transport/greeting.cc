@@ -21,7 +21,7 @@ Greeting greeting_for(const Request& request, int peer) {
 }
 
 std::string describe(const Frame& frame) {
-  return concat(name_of(frame.operation), " #", frame.sequence);
+  return concat(name_of(frame.operation), " #", frame.number);
 }
 
 Failure not_started(int peer) { return {peer, ErrorCode::kTimeout, "did not start it"}; }

@@ -47,7 +47,7 @@ TEST(AgreementTest, Versions) {
   Greeting other;  // of another build, where everything else may mean something else
   other.frame.version = 7;
   EXPECT_EQ(disagreement(request, 1, other),
-            "the ranks run different versions of bluefog_pg: rank 0 has 1, rank 1 has 7");
+            "the ranks run different versions of bluefog_pg: rank 0 has 2, rank 1 has 7");
 }
 
 TEST(AgreementTest, Operations) {

@@ -15,8 +15,9 @@ class EnvTest : public ::testing::Test {
   void TearDown() override { clear(); }
 
   static void clear() {
-    for (const char* name : {"BLUEFOG_SHM_CHUNK_BYTES", "BLUEFOG_SHM_CHUNKS",
-                             "BLUEFOG_SHM_HEAP_BYTES", "BLUEFOG_SPIN_US"}) {
+    for (const char* name :
+         {"BLUEFOG_SHM_CHUNK_BYTES", "BLUEFOG_SHM_CHUNKS", "BLUEFOG_SHM_HEAP_BYTES",
+          "BLUEFOG_SPIN_US", "BLUEFOG_HOST_COLLECTIVES"}) {
       ::unsetenv(name);
     }
   }
@@ -36,6 +37,7 @@ TEST_F(EnvTest, HasDefaults) {
   EXPECT_EQ(env.shm_chunks, 16u);
   EXPECT_EQ(env.shm_heap_bytes, -1);
   EXPECT_EQ(env.spin_us, 300);
+  EXPECT_TRUE(env.host_collectives);
 }
 
 TEST_F(EnvTest, ReadsItsVariables) {
@@ -43,11 +45,13 @@ TEST_F(EnvTest, ReadsItsVariables) {
   ::setenv("BLUEFOG_SHM_CHUNKS", "2", 1);
   ::setenv("BLUEFOG_SHM_HEAP_BYTES", "17592186044416", 1);
   ::setenv("BLUEFOG_SPIN_US", "0", 1);
+  ::setenv("BLUEFOG_HOST_COLLECTIVES", "0", 1);
   const Env env = Env::read();
   EXPECT_EQ(env.shm_chunk_bytes, 8192u);
   EXPECT_EQ(env.shm_chunks, 2u);
   EXPECT_EQ(env.shm_heap_bytes, 1L << 44);
   EXPECT_EQ(env.spin_us, 0);
+  EXPECT_FALSE(env.host_collectives);
 }
 
 TEST_F(EnvTest, AHeapMayBeNothingOrAll) {

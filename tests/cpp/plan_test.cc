@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "plan/collective.h"
 #include "ranks.h"
 
 namespace bluefog::test {
@@ -94,6 +95,14 @@ TEST(PlanTest, EqualPlansHaveEqualParts) {
 
 TEST(PlanTest, TheOrderOfAdditionIsPartOfAPlan) {
   EXPECT_NE(Plan(0, 4, 1, {{1, 1}, {2, 1}}, {}), Plan(0, 4, 1, {{2, 1}, {1, 1}}, {}));
+}
+
+TEST(PlanTest, OfCollectives) {
+  EXPECT_EQ(all_to_all(1, 3, 0.5).describe(),
+            "rank 1 of 3: 0.5*self + 0.5*[0] + 0.5*[2] -> {0, 2}");
+  EXPECT_EQ(all_to_all(0, 1, 1).describe(), "rank 0 of 1: 1*self -> {}");
+  EXPECT_EQ(from_root(2, 3, 2).describe(), "rank 2 of 3: 1*self -> {0, 1}");
+  EXPECT_EQ(from_root(0, 3, 2).describe(), "rank 0 of 3: 1*self + 1*[2] -> {}");
 }
 
 }  // namespace

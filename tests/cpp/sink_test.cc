@@ -65,6 +65,48 @@ TEST(CombineSinkTest, WhatHasWeightDoes) {
   EXPECT_TRUE(std::isnan(combined(1, {3}, {{1, 1e-30}}, {1}, {{kNan}})[0]));
 }
 
+// 1 + 1e8 - 1e8 in float32 depends on the order.
+TEST(CombineSinkTest, AddsItsOwnTermAtItsPlace) {
+  const std::vector<float> own{1}, big{1e8f}, minus{-1e8f};
+  const std::vector<float> results{0, 0, 1};
+  for (std::size_t self_at = 0; self_at < 3; ++self_at) {
+    std::vector<float> y{-1};
+    CombineSink sink({{0, kFloat, DType::kFloat32, bytes_of(own), bytes_of(y)}}, self_at);
+    const std::vector<Greeting> greetings{greeting_with(1), greeting_with(1)};
+    sink.prepare(Plan(0, 3, 1, {{1, 1}, {2, 1}}, {}), greetings);
+    Piece piece;
+    for (auto* r : {&big, &minus}) piece.sources.push_back({bytes_of(*r), kFloat});
+    sink.consume(piece);
+    EXPECT_EQ(y[0], results[self_at]) << self_at;
+  }
+}
+
+// Two sources whose streams have other lengths, places and gaps, in pieces that end anywhere.
+TEST(PlaceSinkTest, PiecesCutPlacesAnywhere) {
+  const Bytes first = pattern(1, 1, 300), second = pattern(2, 1, 130);
+  for (std::size_t unit : {1, 7, 64, 1000}) {
+    Bytes to(500);
+    PlaceSink sink(
+        {{{0, 100, &to[0]}, {128, 0, nullptr}, {128, 172, &to[200]}}, {{30, 100, &to[100]}}});
+    sink.prepare(Plan(0, 3, 1, {{1, 1}, {2, 1}}, {}), {});
+    for (std::size_t at = 0; at < first.size(); at += unit) {
+      Piece piece;
+      piece.offset = at;
+      for (const Bytes* bytes : {&first, &second}) {
+        const std::size_t from = std::min(at, bytes->size());
+        piece.sources.push_back(
+            std::span(*bytes).subspan(from, std::min(unit, bytes->size() - from)));
+      }
+      sink.consume(piece);
+    }
+    sink.finish();
+    EXPECT_TRUE(std::equal(&to[0], &to[100], &first[0]));
+    EXPECT_TRUE(std::equal(&to[200], &to[372], &first[128]));
+    EXPECT_TRUE(std::equal(&to[100], &to[200], &second[30]));
+    EXPECT_EQ(to[372], std::byte{0});
+  }
+}
+
 // Three tensors with padding between them, in pieces that end anywhere a chunk may.
 TEST(CombineSinkTest, PiecesCutTensorsAnywhere) {
   const std::vector<std::size_t> counts{5, 0, 40, 3};

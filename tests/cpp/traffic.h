@@ -46,6 +46,7 @@ struct Conduct {
 inline Request request_of(const Plan& plan, std::uint64_t sequence, const Payload& payload,
                           milliseconds timeout = kPlenty) {
   Frame frame;
+  frame.number = sequence;
   frame.sequence = sequence;
   frame.nbytes = payload.nbytes();
   return {frame, &plan, &payload, Deadline::in(timeout)};

@@ -26,13 +26,6 @@ struct Hail {
   std::int32_t caller;
 };
 
-std::string boot_id() {
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  std::string id;
-  std::getline(file, id);
-  return id;
-}
-
 Secret random_bytes() {
   Secret bytes;
   if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
@@ -235,6 +228,13 @@ class Handshake {
 };
 
 }  // namespace
+
+std::string boot_id() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(file, id);
+  return id;
+}
 
 std::vector<std::optional<Segment>> exchange_segments(const Rendezvous& rendezvous, int rank,
                                                       int size, const Segment* own,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/deadline.h"
@@ -9,6 +10,9 @@
 #include "transport/shm/segment.h"
 
 namespace bluefog::shm {
+
+/// Which start of which machine this is; empty where the system does not say.
+std::string boot_id();
 
 /// Hands `own` to every rank that can be reached over a Unix socket of this host, and maps theirs.
 /// A rank that has no segment to offer (null) takes part all the same and reaches nobody.

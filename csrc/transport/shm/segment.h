@@ -21,16 +21,16 @@ namespace bluefog::shm {
 
 constexpr std::size_t kPage = 4096;
 
-/// Progress in a rank's stream of operations: operation `sequence`, of which `step` units are done.
+/// Progress in a rank's stream of exchanges: exchange `sequence`, of which `step` units are done.
 /// Positions of one rank only grow. Step 1 of a publisher is its greeting, step 1 + c its c-th
 /// chunk; step c of a reader is the c-th chunk read; {sequence + 1, 0} is all of `sequence`.
 constexpr std::uint64_t position(std::uint64_t sequence, std::uint64_t step) {
   return sequence << 24 | step;
 }
 
-/// Greetings kept: a rank can be this many operations ahead of a neighbour that has not read its
+/// Greetings kept: a rank can be this many exchanges ahead of a neighbour that has not read its
 /// greeting.
-constexpr std::uint64_t kHellos = 4;
+constexpr std::uint64_t kHellos = 8;
 
 struct alignas(64) Counter {
   std::atomic<std::uint64_t> value{0};

@@ -188,13 +188,11 @@ Greeting ShmExchange::read_greeting(int peer) {
   std::atomic_thread_fence(
       std::memory_order_acquire);  // pairs with the release fence in write_greeting()
   if (before != sequence() || hello.sequence.load(std::memory_order_relaxed) != sequence()) {
-    const std::uint64_t now =
-        segment(peer).control().published.value.load(std::memory_order_acquire);
-    give_up(moved_on(peer) ? reason_gone(peer)
-                           : Failure{peer, ErrorCode::kMismatch,
-                                     concat("is at operation #", now >> 24,
-                                            " already and had no exchange with rank ",
-                                            transport_->rank_, " in this one")});
+    give_up(moved_on(peer)
+                ? reason_gone(peer)
+                : Failure{peer, ErrorCode::kMismatch,
+                          concat("is at a later operation already and had no exchange with rank ",
+                                 transport_->rank_, " in this one")});
   } else if (moved_on(peer)) {
     give_up(reason_gone(peer));
   } else if (lent != Hello::kNotLent && !segment(peer).heap_has(lent, greeting.frame.nbytes)) {
