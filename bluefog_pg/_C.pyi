@@ -61,8 +61,8 @@ class BluefogOptions(Backend.Options):
 class BluefogBackend(Backend):
     """One process group's backend; made by `bluefog_pg._create`.
 
-    Making one is collective. sequence: neighbor operations started so far; host_collectives: standard
-    collectives that took the way through the host's shared memory; bytes_sent: payload of both.
+    Making one is collective. sequence: neighbor operations started so far; bytes_sent: their bytes;
+    host_collectives: standard collectives that took the way through shared memory.
     """
 
     _state: Any

@@ -1,4 +1,4 @@
-"""What goes wrong in neighbor operations, as Python exceptions.
+"""What goes wrong in neighbor operations, and in collectives over shared memory, as exceptions.
 
 Wrong arguments of the caller are ValueError or TypeError, as everywhere. The classes below are for
 what happens between ranks; the C++ extension raises them, from the call itself or from `Work.wait`.

@@ -6,6 +6,7 @@ Whether one took that way shows in the backend's `host_collectives`, which count
 import copy
 import itertools
 import os
+import resource
 import signal
 import time
 from datetime import timedelta
@@ -357,6 +358,23 @@ def test_turned_off(way):
     run_ranks(turned_off, 3, way, env=env)
 
 
+def shm_where_it_is_not(rank, n):
+    """transport="shm" on two hosts is an error of neighbor operations; collectives go to Gloo."""
+    if rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    start("shm")
+    dist.all_reduce(x := torch.ones(5))
+    assert (x == n).all() and backend_of().host_collectives == 0
+    bf.set_topology("ring")
+    raises(ValueError, 'transport "shm" was asked for', call=lambda: bf.neighbor_allreduce(x))
+    dist.all_reduce(x)
+    assert (x == n * n).all()
+
+
+def test_shm_on_two_hosts():
+    run_ranks(shm_where_it_is_not, 2)
+
+
 def left_to_gloo(rank, n):
     """What has no way of its own over shared memory."""
     start()
@@ -371,13 +389,20 @@ def left_to_gloo(rank, n):
     ):
         call()
         assert backend_of().host_collectives == 1
+    for _ in range(10):  # in turn, and at once
+        both = torch.full((1000,), 1.0), torch.full((1000,), 1)
+        works = [dist.all_reduce(tensor, async_op=True) for tensor in both]
+        for work in works:
+            work.wait()
+        assert all((tensor == n).all() for tensor in both)
+    assert backend_of().host_collectives == 11
     for wrong in (
         lambda: dist.all_gather([torch.empty(2)] * n, x),
         lambda: dist.all_gather_into_tensor(torch.empty(3), x),
         lambda: dist.reduce_scatter_tensor(torch.empty(3), x),
     ):
         assert attempt(wrong) is not None
-    assert backend_of().host_collectives == 1
+    assert backend_of().host_collectives == 11
 
 
 def test_left_to_gloo():

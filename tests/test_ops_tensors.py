@@ -7,7 +7,6 @@ from ranks import run_ranks
 from support import (
     TRANSPORTS,
     assert_same,
-    attempt,
     dense,
     exact_weights,
     start,

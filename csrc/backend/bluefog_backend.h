@@ -70,8 +70,7 @@ class BluefogBackend : public c10d::Backend {
   Started neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
                             int64_t round, bool async);
 
-  /// Payload bytes sent so far by neighbor operations and by collectives over shared memory,
-  /// counted once per destination.
+  /// Payload bytes sent to neighbours so far, counted once per destination.
   uint64_t bytesSent() const;
 
   /// Neighbor operations started so far; one that is refused for its arguments does not count.

@@ -282,8 +282,10 @@ void Executor::exchange(const Request& request, Sink& sink) {
     fail_neighbors(request, failures);
   }
   sink.finish();
-  bytes_sent_.fetch_add(request.payload->nbytes() * plan.destinations().size(),
-                        std::memory_order_relaxed);
+  if (!is_collective(request.frame.operation)) {
+    bytes_sent_.fetch_add(request.payload->nbytes() * plan.destinations().size(),
+                          std::memory_order_relaxed);
+  }
 }
 
 }  // namespace bluefog

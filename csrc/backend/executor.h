@@ -60,7 +60,7 @@ class Executor {
   std::uint64_t sequence() const { return counts_[0].load(std::memory_order_relaxed); }
   std::uint64_t collectives() const { return counts_[1].load(std::memory_order_relaxed); }
 
-  /// Payload bytes sent, counted once per destination.
+  /// Payload bytes that neighbor operations have sent, counted once per destination.
   std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 
  private:

@@ -34,7 +34,6 @@ TEST_P(StagesTest, AllReduceInShares) {
   for (int n : {2, 3, 5}) {
     Group group(GetParam(), n);
     Executors executors(group);
-    std::atomic<std::size_t> sent{0};
     group.run([&](int rank) {
       const Plan plan = all_to_all(rank, n, 1);
       for (int i = 0; i < 20; ++i) {
@@ -47,9 +46,8 @@ TEST_P(StagesTest, AllReduceInShares) {
       }
       EXPECT_EQ(executors[rank].collectives(), 20u);
       EXPECT_EQ(executors[rank].sequence(), 0u);
-      sent += executors[rank].bytes_sent();
+      EXPECT_EQ(executors[rank].bytes_sent(), 0u);
     });
-    EXPECT_EQ(sent, 20 * (n + 1) * kCount * kFloat * (n - 1)) << "all tensors, and one in shares";
   }
 }
 
