@@ -166,7 +166,7 @@ WRONG_TOPOLOGIES = {  # rank 2 brings this one, the others a ring; what they all
     "nan": (lambda n: with_weight(bf.ring(n), (1, 2), float("nan")), ValueError, "(1, 2) is nan"),
     "inf": (lambda n: with_weight(bf.ring(n), (1, 2), float("inf")), ValueError, "(1, 2) is inf"),
     "text": (lambda n: with_weight(bf.ring(n), (1, 2), "half"), TypeError, "(1, 2) is 'half'"),
-    "name": (lambda n: "rign", ValueError, "'rign'; known topologies: auto, base_gr"),
+    "name": (lambda n: "rign", ValueError, "'rign'; known topologies: auto, balanced"),
     "undirected": (lambda n: nx.cycle_graph(n), TypeError, "graph.to_directed()"),
     "none": (lambda n: None, TypeError, "NoneType"),
     "function": (lambda n: fails, KeyError, "no topology for 4"),

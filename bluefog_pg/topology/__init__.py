@@ -15,7 +15,7 @@ up from the registry.
 from .analysis.analyze import Analysis, analyze
 from .analysis.choice import Candidate, Choice, auto, choose
 from .analysis.cost import Link, Links
-from .analysis.safety import algorithms, require_safe, safe_for
+from .analysis.safety import algorithms, need_of, require_safe, safe_for
 from .bluefog import (
     ExponentialGraph,
     ExponentialTwoGraph,
@@ -55,6 +55,8 @@ from .static.equi_static import equi_static
 from .static.exponential import exponential, symmetric_exponential
 from .static.grid import hypercube, mesh2d, torus2d
 from .static.random_graphs import erdos_renyi, random_regular
+from .static.trees import balanced_tree
+from .transform import column_stochastic, each_graph, lazy, row_stochastic
 from .weights import recv_weights, send_ranks
 
 __all__ = [
@@ -85,13 +87,16 @@ __all__ = [
     "algorithms",
     "analyze",
     "auto",
+    "balanced_tree",
     "base_graph",
     "ceca",
     "choose",
+    "column_stochastic",
     "consensus_rate",
     "de_bruijn",
     "describe_difference",
     "dissemination",
+    "each_graph",
     "edge_list",
     "equi_dyn",
     "equi_static",
@@ -108,10 +113,12 @@ __all__ = [
     "inner_outer_ring",
     "isPowerOf",
     "is_doubly_stochastic",
+    "lazy",
     "mesh2d",
     "metropolis_hastings",
     "mixing_matrix",
     "names",
+    "need_of",
     "one_peer_exponential",
     "one_peer_hypercube",
     "problems",
@@ -122,6 +129,7 @@ __all__ = [
     "require_safe",
     "ring",
     "rounds",
+    "row_stochastic",
     "safe_for",
     "send_ranks",
     "sparse_mixing_matrix",

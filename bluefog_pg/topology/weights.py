@@ -73,6 +73,11 @@ def all_recv_weights(
     return np.array(sources, int), np.array(receivers, int), np.array(weights, float)
 
 
+def has_weights(graph: nx.DiGraph) -> bool:
+    """Whether any edge has a weight; without, `recv_weights` says what is applied."""
+    return any("weight" in edge for *_, edge in graph.edges.data())
+
+
 def send_ranks(graph: nx.DiGraph, rank: int) -> list[int]:
     """Returns the ranks that `rank` sends to, ascending, without itself.
 

@@ -12,7 +12,8 @@ from bluefog_pg.topology import registry
 
 @pytest.fixture
 def clean_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_constructors", dict(registry._constructors))
+    members = dict(registry._constructors._members)
+    monkeypatch.setattr(registry._constructors, "_members", members)
 
 
 def test_all_constructors_are_registered_and_exported():

@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from bluefog_pg.simulate import least_squares, optimize
 from bluefog_pg.topology import (
     Schedule,
     algorithms,
@@ -41,11 +42,14 @@ OTHERS = {  # static and directed, or changing
     "OD-EquiDyn": equi_dyn,
     "OU-EquiDyn": lambda n: equi_dyn(n, directed=False),
 }
-CORRECTORS = ("d2", "exact_diffusion", "extra")
-AVERAGING = ("atc", "awc", "decentlam", "diging", "dmsgd", "gossipgrad", "gradient_tracking",
-             "momentum_tracking", "push_pull", "qg_dsgdm")  # fmt: skip
+CORRECTORS = ("d2", "decentlam", "exact_diffusion", "extra")
+AVERAGING = ("atc", "awc", "diging", "dmsgd", "dmsgd_mixed", "gasloc", "gossipgrad",
+             "gradient_tracking", "momentum_tracking", "noloco", "push_pull", "qg_dsgdm",
+             "semi_atc_tracking")  # fmt: skip
 PUSH = ("push_diging", "push_sum")
-ALL = (*CORRECTORS, *AVERAGING, *PUSH)
+NO_NEEDS = ("diloco", "gradient_allreduce", "hierarchical_sgd", "local_sgd", "post_local_sgd",
+            "slowmo")  # fmt: skip
+ALL = (*CORRECTORS, *AVERAGING, *PUSH, *NO_NEEDS)
 
 
 @pytest.mark.parametrize("n", [8, 12, 16, 17, 33])
@@ -53,7 +57,7 @@ def test_correctors_are_refused_where_w_changes_or_is_not_symmetric_and_nothing_
     for make in STATIC_SYMMETRIC.values():
         assert set(safe_for(make(n))) >= set(ALL)
     for make in OTHERS.values():
-        assert set(safe_for(make(n))) == {*AVERAGING, *PUSH}
+        assert set(safe_for(make(n))) == {*AVERAGING, *PUSH, *NO_NEEDS}
 
 
 def test_every_algorithm_is_accounted_for():
@@ -94,6 +98,17 @@ def test_d2_diverges_where_it_is_refused(gamma):
         assert not last < 1e3, schedule
 
 
+@pytest.mark.parametrize("lr", [0.005, 0.03])
+def test_decentlam_diverges_where_it_is_refused(lr):
+    problem = least_squares(8)
+    for topology in (exponential(8), one_peer_exponential(8), base_graph(8), equi_dyn(8)):
+        with pytest.raises(ValueError, match="decentlam needs a static graph with symmetric"):
+            require_safe("decentlam", topology)
+        assert not optimize("decentlam", problem, topology, 1500, lr)[-1] < 1e3, topology
+    for make in STATIC_SYMMETRIC.values():
+        assert optimize("decentlam", problem, make(8), 1500, lr)[-1] < 0.2  # at first it is 1
+
+
 @pytest.mark.parametrize("mix", [lambda w: w, lazy], ids=["d2", "exact diffusion"])
 def test_correctors_converge_where_they_are_allowed(mix):
     for make in STATIC_SYMMETRIC.values():
@@ -128,11 +143,13 @@ def digraph(*edges):
     return graph
 
 
-def test_push_sum_needs_columns_only():
+def test_push_sum_needs_columns_only_and_push_pull_rows():
     columns = digraph((0, 0, 0.5), (0, 1, 0.5), (1, 1, 0.25), (1, 0, 0.25), (1, 2, 0.5), (2, 0, 1))
-    assert safe_for(columns) == PUSH
+    assert safe_for(columns) == tuple(sorted({*PUSH, *NO_NEEDS}))
     rows = columns.reverse()
-    assert safe_for(rows) == ()
+    assert safe_for(rows) == tuple(sorted({"push_pull", *NO_NEEDS}))  # C is made of the edges
+    unweighted = nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)])  # as is push-sum's C
+    assert safe_for(unweighted) == tuple(sorted({"push_pull", *PUSH, *NO_NEEDS}))
 
 
 @pytest.mark.parametrize(

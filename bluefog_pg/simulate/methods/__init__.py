@@ -6,12 +6,22 @@ reference for implementations on tensors and process groups, so plain equations 
 
 from .ceca import dsgd_ceca
 from .correction import d2, exact_diffusion, extra
-from .gradient import atc, awc
+from .gradient import atc, awc, gossipgrad
+from .local import (
+    diloco,
+    gasloc,
+    gradient_allreduce,
+    hierarchical_sgd,
+    local_sgd,
+    noloco,
+    post_local_sgd,
+    slowmo,
+)
 from .momentum import decentlam, dmsgd, dmsgd_mixed, qg_dsgdm
 from .push import column_stochastic, push_diging, push_pull, push_sum, row_stochastic
 from .registry import Gradient, Method, Rounds, get, names, register
 from .relay import relay_sgd
-from .tracking import diging, gradient_tracking, momentum_tracking
+from .tracking import diging, gradient_tracking, momentum_tracking, semi_atc_tracking
 
 __all__ = [
     "Gradient",
@@ -23,15 +33,23 @@ __all__ = [
     "d2",
     "decentlam",
     "diging",
+    "diloco",
     "dmsgd",
     "dmsgd_mixed",
     "dsgd_ceca",
     "exact_diffusion",
     "extra",
+    "gasloc",
     "get",
+    "gossipgrad",
+    "gradient_allreduce",
     "gradient_tracking",
+    "hierarchical_sgd",
+    "local_sgd",
     "momentum_tracking",
     "names",
+    "noloco",
+    "post_local_sgd",
     "push_diging",
     "push_pull",
     "push_sum",
@@ -39,4 +57,6 @@ __all__ = [
     "register",
     "relay_sgd",
     "row_stochastic",
+    "semi_atc_tracking",
+    "slowmo",
 ]

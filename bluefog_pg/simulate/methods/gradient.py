@@ -1,4 +1,4 @@
-"""Plain decentralized gradient descent. Each converges to a neighborhood of the optimum only.
+"""Plain decentralized gradient descent. Each converges to a neighborhood of the optimum at most.
 
 W is doubly stochastic; it may be directed and change from round to round.
 """
@@ -28,4 +28,15 @@ def atc(x: Array, gradient: Gradient, rounds: Rounds) -> Iterator[Array]:
     """
     for w, lr in rounds:
         x = w @ (x - lr * gradient(x))
+        yield x
+
+
+@register
+def gossipgrad(x: Array, gradient: Gradient, rounds: Rounds) -> Iterator[Array]:
+    """GossipGraD (arXiv 1803.05880). For data that is dealt out at random.
+
+    x' = x - lr W g(x)
+    """
+    for w, lr in rounds:
+        x = x - lr * (w @ gradient(x))
         yield x

@@ -13,10 +13,11 @@ where W is the round's matrix, g(x) the gradient and ' marks the next iterate, a
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scipy.sparse import csr_array
 
+from bluefog_pg.registry import Registry
 from bluefog_pg.simulate.rounds import Array
 
 Gradient = Callable[[Array], Array]
@@ -24,7 +25,9 @@ Rounds = Iterable[tuple[csr_array, float]]
 Method = Callable[..., Iterator[Array]]
 M = TypeVar("M", bound=Method)
 
-_methods: dict[str, Any] = {}
+_methods: Registry[Method] = Registry("method", "methods")
+names = _methods.names
+get = _methods.get
 
 
 def register(method: M) -> M:
@@ -33,24 +36,5 @@ def register(method: M) -> M:
     Raises:
         ValueError: another function already has this name.
     """
-    name = method.__name__
-    if name in _methods and _methods[name].__module__ != method.__module__:
-        raise ValueError(f"the method name {name!r} is taken by {_methods[name].__module__}")
-    _methods[name] = method
+    _methods.add(method.__name__, method)
     return method
-
-
-def names() -> list[str]:
-    """Returns the names of all registered methods, sorted."""
-    return sorted(_methods)
-
-
-def get(name: str) -> Method:
-    """Returns the method registered under `name`.
-
-    Raises:
-        ValueError: no method has this name; the message lists those that exist.
-    """
-    if name not in _methods:
-        raise ValueError(f"unknown method {name!r}; known methods: {', '.join(names())}")
-    return _methods[name]

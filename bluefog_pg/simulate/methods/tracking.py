@@ -25,6 +25,20 @@ def gradient_tracking(x: Array, gradient: Gradient, rounds: Rounds) -> Iterator[
 
 
 @register
+def semi_atc_tracking(x: Array, gradient: Gradient, rounds: Rounds) -> Iterator[Array]:
+    """Gradient tracking whose y is not averaged with its own news (semi-ATC-GT, arXiv 2110.09993).
+
+    x' = W (x - lr y);  y' = W y + g(x') - g(x);  y0 = g(x0)
+    """
+    y = g = gradient(x)
+    for w, lr in rounds:
+        x = w @ (x - lr * y)
+        g_old, g = g, gradient(x)
+        y = w @ y + g - g_old
+        yield x
+
+
+@register
 def diging(x: Array, gradient: Gradient, rounds: Rounds) -> Iterator[Array]:
     """DIGing: gradient tracking, adapt with communication (arXiv 1607.03218).
 

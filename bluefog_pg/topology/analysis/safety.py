@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import networkx as nx
 
 from ..dynamic.ceca import CecaSchedule
-from ..schedule import Schedule
+from ..schedule import Schedule, rounds
+from ..weights import has_weights
 from .facts import Facts
 
 
@@ -32,7 +33,13 @@ def _doubly_stochastic(facts: Facts) -> str | None:
     return facts.negative_weight or facts.row_sum or facts.column_sum
 
 
+def _row_stochastic(facts: Facts) -> str | None:
+    return facts.negative_weight or facts.row_sum
+
+
 def _column_stochastic(facts: Facts) -> str | None:
+    if not any(map(has_weights, rounds(facts.topology))):
+        return None  # it gets the weights of `column_stochastic`
     return facts.negative_weight or facts.column_sum or facts.silent
 
 
@@ -71,33 +78,58 @@ _SYMMETRIC = Need(
     (_static_and_symmetric, _doubly_stochastic, _reaches_all),
 )
 _PUSH = Need(
-    "column-stochastic weights, of a static or a changing graph",
+    "column-stochastic weights, of a static or a changing graph (column_stochastic(topology) has "
+    "them, and a graph without weights gets them)",
     (_column_stochastic, _reaches_all),
+)
+_NOTHING = Need("nothing of a topology, because it averages over all ranks", ())
+_PULL = Need(
+    "row-stochastic weights, of a static or a changing graph",
+    (_row_stochastic, _reaches_all),
 )
 _NEEDS = {
     "atc": _AVERAGES,  # diffusion
     "awc": _AVERAGES,  # D-PSGD, 1705.09056
     "ceca": Need("a CecaSchedule", (_ceca,)),  # 2306.00256
     "d2": Need(_SYMMETRIC.says, (*_SYMMETRIC.checks, _spectrum_of_d2)),  # 1803.07068
-    "decentlam": _AVERAGES,  # 2104.11981
+    "decentlam": _SYMMETRIC,  # 2104.11981; diverges else, on static exponential graphs as well
     "diging": _AVERAGES,  # 1607.03218
-    "dmsgd": _AVERAGES,
+    "diloco": _NOTHING,  # 2311.08105
+    "dmsgd": _AVERAGES,  # 1905.03817
+    "dmsgd_mixed": _AVERAGES,  # 2110.13363
     "exact_diffusion": _SYMMETRIC,  # 1702.05122
     "extra": _SYMMETRIC,  # 1404.6264
+    "gasloc": _AVERAGES,  # 2606.11081
     "gossipgrad": _AVERAGES,  # 1803.05880
+    "gradient_allreduce": _NOTHING,
     "gradient_tracking": _AVERAGES,
+    "hierarchical_sgd": _NOTHING,  # 2010.12998
+    "local_sgd": _NOTHING,  # 1805.09767
     "momentum_tracking": _AVERAGES,  # 2209.15505
+    "noloco": _AVERAGES,  # 2506.10911
+    "post_local_sgd": _NOTHING,  # 1808.07217
     "push_diging": _PUSH,
-    "push_pull": _AVERAGES,  # its R and its C are both the W of the one topology
+    "push_pull": _PULL,  # AB, 1810.06653; that is R, and C is made of its edges
     "push_sum": _PUSH,  # SGP, 1811.10792
     "qg_dsgdm": _AVERAGES,  # 2102.04761
     "relay_sgd": Need("a static tree", (_tree,)),  # 2110.04175
+    "semi_atc_tracking": _AVERAGES,  # 2110.09993
+    "slowmo": _NOTHING,  # 1910.00643
 }
 
 
 def algorithms() -> list[str]:
     """Returns the names of the algorithms whose needs are known, sorted."""
     return sorted(_NEEDS)
+
+
+def need_of(algorithm: str) -> str:
+    """Returns, in words, what `algorithm` needs of a topology.
+
+    Raises:
+        ValueError: no algorithm has this name; the message lists those that exist.
+    """
+    return _need(algorithm).says
 
 
 def safe_for(topology: nx.DiGraph | Schedule) -> tuple[str, ...]:
@@ -124,10 +156,14 @@ def require_safe(algorithm: str, topology: nx.DiGraph | Schedule) -> None:
 
 def refusal(algorithm: str, facts: Facts) -> str | None:
     """Returns why `algorithm` must not run on this topology; None if it may."""
+    need = _need(algorithm)
+    problem = next(filter(None, (check(facts) for check in need.checks)), None)
+    return problem and f"{algorithm} needs {need.says}: {problem}"
+
+
+def _need(algorithm: str) -> Need:
     if algorithm not in _NEEDS:
         raise ValueError(
             f"unknown algorithm {algorithm!r}; known algorithms: {', '.join(algorithms())}"
         )
-    need = _NEEDS[algorithm]
-    problem = next(filter(None, (check(facts) for check in need.checks)), None)
-    return problem and f"{algorithm} needs {need.says}: {problem}"
+    return _NEEDS[algorithm]
