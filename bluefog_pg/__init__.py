@@ -16,7 +16,7 @@ from bluefog_pg._autoload import register as _register
 
 if TYPE_CHECKING:
     from bluefog_pg._C import BluefogOptions
-    from bluefog_pg.ddp import DecentralizedDataParallel
+    from bluefog_pg.ddp import DecentralizedDataParallel, GradScaler
     from bluefog_pg.errors import (
         AbortedError,
         BluefogError,
@@ -72,6 +72,7 @@ _HOME = {
     "BluefogError": "errors",
     "BluefogOptions": "_C",
     "DecentralizedDataParallel": "ddp",
+    "GradScaler": "ddp",
     "MismatchError": "errors",
     "NeighborTimeoutError": "errors",
     "PeerLostError": "errors",
@@ -111,13 +112,14 @@ _HOME = {
     "symmetric_exponential": "topology",
     "torus2d": "topology",
 }
-_MODULES = {"ddp", "errors", "ops", "probe", "simulate", "topology"}
+_MODULES = {"algorithms", "ddp", "errors", "ops", "probe", "simulate", "topology"}
 
 __all__ = [
     "AbortedError",
     "BluefogError",
     "BluefogOptions",
     "DecentralizedDataParallel",
+    "GradScaler",
     "MismatchError",
     "NeighborTimeoutError",
     "PeerLostError",

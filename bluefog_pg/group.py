@@ -63,13 +63,14 @@ class Neighborhood:
         topology: an nx.DiGraph, a `Schedule`, a registered name ("ring"), or a function that makes
             one from the number of ranks (`bluefog_pg.ring`).
         backend: the group's BluefogBackend.
+        of_averages: warn where this rank's weights do not sum to 1.
 
     Raises:
         TypeError, ValueError: this rank's topology cannot serve the group.
         MismatchError: some rank's topology cannot, or ranks hold different ones; names the edges.
     """
 
-    def __init__(self, topology: TopologyLike, backend: Any) -> None:
+    def __init__(self, topology: TopologyLike, backend: Any, of_averages: bool = True) -> None:
         self._rank, self._size = backend.rank(), backend.size()
         problem: Exception | None = None
         try:
@@ -81,7 +82,8 @@ class Neighborhood:
         self.topology: Topology = topology
         self.period = topology.period if isinstance(topology, topologies.Schedule) else 1
         self._compile = lru_cache(maxsize=self.period or 128)(self._compile_round)
-        self._warn_of_unnormalised_weights()
+        if of_averages:
+            self._warn_of_unnormalised_weights()
 
     def plan(self, step: int) -> tuple[Any, int]:
         """Returns this rank's plan at `step`, and the round that neighbours compare."""

@@ -20,6 +20,8 @@ that store needs another TORCHELASTIC_RESTART_COUNT. A default group left behind
 
 import faulthandler
 import gc
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import multiprocessing
 import os
@@ -29,7 +31,6 @@ import sys
 import tempfile
 import time
 import traceback
-import types
 from multiprocessing import connection
 from pathlib import Path
 
@@ -39,9 +40,14 @@ import torch.distributed as dist
 PRELOAD = [
     "torch",
     "torch.distributed",
+    "torch._dynamo",  # that every optimizer loads, in 3 s
     "numpy",
+    "networkx",
+    "scipy.sparse.csgraph",
+    "scipy.special",
     "pytest",
 ]  # pytest: it is the parent's main script
+TESTS = Path(__file__).parent
 AFTER_FAILURE = 5.0  # s that the other ranks get to fail as well, once one has
 EXIT = 30.0  # s from the last result to the end of all processes
 
@@ -100,18 +106,32 @@ def _pack(fn, args):
     module = sys.modules[fn.__module__]
     if getattr(module, fn.__name__, None) is not fn:
         raise TypeError(f"run_ranks needs a function at the top level of a module, got {fn!r}")
-    return module.__name__, module.__file__, fn.__name__, pickle.dumps(args)
+    homes = {
+        name: module.__file__
+        for name, module in list(sys.modules.items())
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(TESTS)
+    }
+    homes[module.__name__] = module.__file__
+    return module.__name__, homes, fn.__name__, pickle.dumps(args)
 
 
-def _unpack(name, path, fn_name, args):
-    if name not in sys.modules:  # by path: pytest's importmode=importlib puts no folder on sys.path
-        for end, char in enumerate(name):
-            if char == ".":  # unpickling imports the parents too
-                sys.modules.setdefault(name[:end], types.ModuleType(name[:end]))
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return getattr(sys.modules[name], fn_name), pickle.loads(args)
+def _unpack(name, homes, fn_name, args):
+    sys.meta_path.append(_TestModules(homes))
+    return getattr(importlib.import_module(name), fn_name), pickle.loads(args)
+
+
+class _TestModules(importlib.abc.MetaPathFinder):
+    """Finds test modules by path: pytest's importmode=importlib puts no folder on sys.path."""
+
+    def __init__(self, homes):
+        self._homes = homes
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self._homes:
+            return importlib.util.spec_from_file_location(name, self._homes[name])
+        if any(home.startswith(f"{name}.") for home in self._homes):
+            return importlib.machinery.ModuleSpec(name, None, is_package=True)
+        return None
 
 
 def _child(rank, nproc, task, environment, conn, stacks, timeout):

@@ -1,5 +1,6 @@
 """Every code block of the README and the docs is run, or, of make and pip, exists."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -21,14 +22,15 @@ PYTHON = [text for language, text in BLOCKS if language == "python"]
 SHELL = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 
 
-def run_block(rank, nproc, source):
+def run_block(rank, nproc, source, folder):
+    os.chdir(folder)
     exec(compile(source, "README.md", "exec"), {"__name__": "__main__"})
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("source", PYTHON, ids=lambda text: text.splitlines()[3][:40])
-def test_python_block(source):
-    run_ranks(run_block, 4, source)
+def test_python_block(source, tmp_path):
+    run_ranks(run_block, 4, source, str(tmp_path))
 
 
 @pytest.mark.parametrize("line", SHELL)
@@ -42,6 +44,8 @@ def test_command(line, tmp_path):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
         for picture in re.findall(r"\S+\.png", line):
             assert (tmp_path / picture).stat().st_size > 10_000
+    elif words[0] == "python":
+        subprocess.run([sys.executable, ROOT / words[1], "--help"], check=True, capture_output=True)
     else:
         assert words[:2] == ["pip", "install"] and (ROOT / "setup.py").exists()
 
