@@ -71,6 +71,24 @@ def test_ranks_start_without_mpi(tmp_path):
     assert all(not row["wrong"] for row in rows)
 
 
+def test_overlap(tmp_path):
+    """Its times mean nothing when they are this short; that link and ranks work is what counts."""
+    file = tmp_path / "rows.json"
+    command = [sys.executable, str(FOLDER / "overlap.py"), "--quick", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if done.stdout.startswith("# skipped: "):
+        pytest.skip(done.stdout)
+    assert done.stdout.startswith("# 2 ranks on ") and "over gloo" in done.stdout
+    rows = {row["contender"]: row for row in map(json.loads, file.read_text().splitlines())}
+    assert rows["no communication"]["ratio"] == 1 and rows["no communication"]["wait"] == 0
+    assert set(rows) > {"awc", "atc", "atc, in backward"}
+    for row in rows.values():
+        assert row["time"] > 0 and row["alone"] > 0.5 * row["wire"]  # the limit is real
+    links = subprocess.run(["ip", "link"], capture_output=True, text=True).stdout
+    assert "link0" not in links and "bluefog" not in links
+
+
 def harness():
     sys.path.insert(0, str(FOLDER))
     return Namespace(**{name: importlib.import_module(f"harness.{name}") for name in MODULES})

@@ -1,0 +1,267 @@
+"""What exchanges over a slow link add to a training step: AWC and ATC beside no communication.
+
+    sudo python benchmarks/overlap.py --bounds 0.3 0.5 0.69
+    sudo python benchmarks/overlap.py --sleep 8  # layers that take 8 ms forward, 16 ms backward
+
+Two ranks, one thread each, in network namespaces of their own. What they send is limited by tc tbf
+to the rate at which all parameters take `bound` times as long as a step without communication. An
+MLP, plain SGD, float32, a block per layer. A sample is some steps in steady state: exchanges are
+under way when it begins and when it ends. Contenders take turns; medians of samples, each of which
+takes as long as its slower rank. On a busy machine the step may take another time now than when the
+rate was set: the bound that counts is the one printed, of the times of the table.
+
+With --sleep layers sleep for most of their time: as if an accelerator computed them, so that cores
+are free for the exchange. Then only the order of things counts, even on a busy machine.
+
+ratio: time / time without communication. cpu: CPU time of the process likewise, all threads; what
+it has more than 1 is the work of Gloo, the kernel's network and the averaging, which takes cores
+from the computation where these are scarce (on an AMD EPYC about 3.6 ms per MB, most of it in the
+kernel's TCP, so the default model has few bytes for what it computes). wait: ms that the program
+waited for averages.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from harness import links
+from torch import nn
+
+import bluefog_pg as bf
+from bluefog_pg.group import backend_of
+
+TIMEOUT = 900.0  # s, of everything
+PROMISED = {"awc": 1.05, "atc, in backward, 1 awc": 1.10}
+BELOW = 0.7  # the bound up to which that is promised
+Row = dict[str, Any]
+
+
+@dataclass
+class Sample:
+    """Seconds per step."""
+
+    time: float
+    cpu: float
+    wait: float
+
+
+@dataclass
+class Contender:
+    step: Callable[[], None]
+    settle: Callable[[], None] = lambda: None
+    waited: Callable[[], float] = lambda: 0.0
+    samples: list[Sample] = field(default_factory=list)
+
+    def add_sample(self, steps: int) -> None:
+        """After two steps more, in which ranks meet and exchanges get under way."""
+        dist.barrier()
+        for _ in range(2):
+            self.step()
+        start = time.monotonic(), time.process_time(), self.waited()
+        for _ in range(steps):
+            self.step()
+        end = time.monotonic(), time.process_time(), self.waited()
+        self.settle()
+        self.samples.append(Sample(*((b - a) / steps for a, b in zip(start, end, strict=True))))
+
+    def median(self, of: str) -> float:
+        """Collective."""
+        every = gather([getattr(sample, of) for sample in self.samples])
+        return statistics.median(max(ranks) for ranks in zip(*every, strict=True))
+
+
+def contenders(args: argparse.Namespace) -> dict[str, Contender]:
+    hybrid = bf.algorithms.ATC(awc_blocks=1)
+    return {
+        "no communication": contender(args, make_model(args)),
+        "awc": contender(args, wrapped(args, "awc")),
+        "atc, waits first": contender(args, wrapped(args, "atc")),
+        "atc": contender(args, wrapped(args, "atc", lazy_combine=True)),
+        "atc, in backward": contender(
+            args, wrapped(args, "atc", lazy_combine=True), in_backward=True
+        ),
+        "atc, in backward, 1 awc": contender(
+            args, wrapped(args, hybrid, lazy_combine=True), in_backward=True
+        ),
+    }
+
+
+def contender(args: argparse.Namespace, model: nn.Module, in_backward: bool = False) -> Contender:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    if in_backward:
+        model.step_in_backward(optimizer)
+    generator = torch.Generator().manual_seed(dist.get_rank())
+    x = torch.randn(args.batch, args.width, generator=generator)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    if isinstance(model, bf.DecentralizedDataParallel):
+        traffic = model._cycle.network.traffic
+        return Contender(step, model.settle, lambda: traffic.wait_seconds)
+    return Contender(step)
+
+
+def wrapped(args: argparse.Namespace, algorithm: object, **options: object) -> nn.Module:
+    model = make_model(args)
+    layer_mb = 4 * args.width * (args.width + 1) / 2**20
+    return bf.DecentralizedDataParallel(
+        model, algorithm=algorithm, topology="ring", bucket_cap_mb=1.01 * layer_mb, **options
+    )
+
+
+def make_model(args: argparse.Namespace) -> nn.Module:
+    torch.manual_seed(0)
+    last = Sleeps(args.sleep / 1e3) if args.sleep else nn.ReLU()
+    layers = [m for _ in range(args.layers) for m in (nn.Linear(args.width, args.width), last)]
+    return nn.Sequential(*layers)
+
+
+class Sleeps(nn.Module):
+    """Takes its seconds in the forward pass, and twice as long in the backward pass."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        y = torch.relu(x)
+        y.register_hook(lambda _: time.sleep(2 * self.seconds))
+        return y
+
+
+def exchange_time(args: argparse.Namespace) -> float:
+    """Returns the seconds of one exchange of all parameters when nothing else goes on."""
+    blocks = wrapped(args, "atc")._cycle.blocks
+    times = []
+    for _ in range(4):
+        dist.barrier()
+        start = time.monotonic()
+        for block in blocks:
+            block.start("x")
+        for block in blocks:
+            block.finish()
+        times.append(time.monotonic() - start)
+    return max(gather(statistics.median(times[1:])))
+
+
+def measure(args: argparse.Namespace, bound: float) -> list[Row]:
+    compute = contender(args, make_model(args))
+    for _ in range(args.samples):
+        compute.add_sample(args.steps)
+    nbytes = sum(p.nbytes for p in make_model(args).parameters())
+    rate = nbytes / (bound * compute.median("time"))
+    links.set_rate(rate)
+    alone = exchange_time(args)
+    ways = contenders(args)
+    for _ in range(args.samples):
+        for way in ways.values():
+            way.add_sample(args.steps)
+    links.set_rate(None)
+    return list(rows_of(ways, {"asked": bound, "wire": nbytes / rate, "alone": alone}))
+
+
+def rows_of(ways: dict[str, Contender], setting: Row) -> Iterator[Row]:
+    base: Row = {}
+    for name, way in ways.items():
+        row = {of: way.median(of) for of in ("time", "cpu", "wait")}
+        base = base or row
+        bound = setting["wire"] / base["time"]
+        row |= {"ratio": row["time"] / base["time"], "cpu ratio": row["cpu"] / base["cpu"]}
+        promised = PROMISED.get(name) if bound < BELOW else None
+        yield setting | {"contender": name, "bound": bound, "promised": promised} | row
+
+
+def report(rows: list[Row]) -> None:
+    first = rows[0]
+    print(
+        f"\n# bytes over bandwidth {first['wire'] * 1e3:.0f} ms, bound {first['bound']:.2f} "
+        f"(asked: {first['asked']:.2f}); an exchange alone took {first['alone'] * 1e3:.0f} ms"
+    )
+    print(f"{'':<26}{'ms':>8}{'ratio':>8}{'cpu':>8}{'wait':>8}  promised")
+    for row in rows:
+        most = row["promised"]
+        verdict = f"{most:.2f}: {'kept' if row['ratio'] <= most else 'BROKEN'}" if most else ""
+        print(
+            f"{row['contender']:<26}{row['time'] * 1e3:8.1f}{row['ratio']:8.3f}"
+            f"{row['cpu ratio']:8.3f}{row['wait'] * 1e3:8.1f}  {verdict}",
+            flush=True,
+        )
+
+
+def gather(value: object) -> list[Any]:
+    """Returns all ranks' values."""
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def run_rank(args: argparse.Namespace) -> None:
+    rank = links.join()
+    torch.set_num_threads(1)
+    dist.init_process_group("bluefog", timeout=timedelta(seconds=60))
+    transport = backend_of(None).transport_of(1 - rank)
+    if rank == 0:
+        print(
+            f"# 2 ranks on {len(os.sched_getaffinity(0))} cores, 2 network namespaces, over "
+            f"{transport}; torch {torch.__version__}; {args.layers} layers "
+            f"of {args.width} x {args.width}, "
+            + (f"{args.sleep} ms forward" if args.sleep else f"batch {args.batch}")
+        )
+    for bound in args.bounds:
+        rows = measure(args, bound)
+        if rank == 0:
+            report(rows)
+        if rank == 0 and args.json:
+            with args.json.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+    dist.destroy_process_group()
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--bounds", type=float, nargs="+", default=[0.3, 0.5, 0.69], help="exchange / compute")
+    add("--width", type=int, default=128)
+    add("--layers", type=int, default=12)
+    add("--batch", type=int, default=16384)
+    add("--sleep", type=float, help="ms that each layer sleeps in its forward pass")
+    add("--steps", type=int, default=4, help="in a sample")
+    add("--samples", type=int, default=7)
+    add("--json", type=Path, help="append a line per row")
+    add("--quick", action="store_true", help="small, to see that it runs")
+    add("--is-rank", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.quick:
+        args.bounds, args.layers, args.batch, args.steps, args.samples = [0.5], 4, 128, 2, 2
+    if args.sleep:
+        args.batch = 8
+    return args
+
+
+def main() -> int:
+    args = parse()
+    if args.is_rank:
+        run_rank(args)
+        return 0
+    if why := links.why_not():
+        print(f"# skipped: {why}")
+        return 0
+    return links.start([*sys.argv, "--is-rank"], TIMEOUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
