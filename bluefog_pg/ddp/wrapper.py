@@ -29,22 +29,26 @@ from bluefog_pg.group import GroupState, Topology, TopologyLike, backend_of
 class DecentralizedDataParallel(nn.Module, Joining):
     """Data parallelism where each rank averages its parameters with a few neighbours.
 
-    Where DDP makes all ranks wait for the mean of the gradients, a step here is
+    Where DDP makes all ranks wait for the mean of the gradients, a step here is by default
 
-        x_i <- sum_j w_ij x_j - lr * d(g_i(x_i))        (D-PSGD, arXiv:1705.09056; "AWC")
+        x_i <- sum_j w_ij x_j - lr * d(g_i(x_i))        (D-PSGD, arXiv:1705.09056; "awc")
 
     with d the update of the user's own optimizer, unwrapped and unaware. The exchange of x starts
     with the forward pass, runs during forward and backward, and its result is put in place at the
-    end of backward(), before optimizer.step(). Parameters that a step does not use are averaged
-    like all others.
+    end of backward(), before optimizer.step(). Other algorithms exchange other things at other
+    moments, see `bluefog_pg.algorithms`. Parameters that a step does not use are averaged like all
+    others.
 
     Every forward pass in training mode with gradients enabled takes part in one exchange, so all
     ranks make equally many of them; a second forward pass before the backward one joins the first.
 
     Args:
         module: the model, on the CPU, with float16, bfloat16, float32 or float64 parameters.
+        algorithm: how ranks learn together: a name (`bluefog-pg algorithms` lists them), or a class
+            or an object of `bluefog_pg.algorithms`; an object belongs to one model.
         topology: an nx.DiGraph, a `Schedule`, a name ("ring") or a constructor (`bluefog_pg.ring`).
-            Default: the group's topology if `set_topology` was called, else one-peer exponential.
+            Default: the group's topology if `set_topology` was called, else the algorithm's own
+            (of "awc" and most others one-peer exponential).
         process_group: of backend "bluefog"; default: the world.
         broadcast_buffers: average floating-point buffers (BatchNorm statistics) with the neighbours
             as well. DDP's name for keeping them close; nothing is broadcast after the start.
@@ -60,7 +64,8 @@ class DecentralizedDataParallel(nn.Module, Joining):
     Raises:
         TypeError: a keyword that DDP does not have either, or a parameter of another dtype.
         ValueError: a keyword of DDP that cannot be honoured, named; no trainable parameters; a
-            module that is not on the CPU; a topology that does not fit.
+            module that is not on the CPU; an unknown algorithm; a topology that does not fit the
+            group, or has not what the algorithm needs of its weights.
         MismatchError: ranks have different models or topologies.
     """
 
