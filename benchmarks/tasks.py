@@ -115,9 +115,9 @@ class CharacterTransformer(nn.Module):
 TASKS = {
     "digits": Task(digits, lambda: mlp(64, 128, 64, 10), epochs=30, batch=8, lr=0.2),
     "breast_cancer": Task(breast_cancer, lambda: mlp(30, 32, 2), epochs=20, batch=8, lr=0.1),
-    "fashion_mnist": Task(fashion_mnist, lenet, epochs=4, batch=16, lr=0.05),
+    "fashion_mnist": Task(fashion_mnist, lenet, epochs=4, batch=16, lr=0.2),
     "pydoc_text": Task(
-        pydoc_text, CharacterTransformer, epochs=2, batch=8, lr=2e-3, optimizer=torch.optim.AdamW
+        pydoc_text, CharacterTransformer, epochs=2, batch=8, lr=5e-3, optimizer=torch.optim.AdamW
     ),
 }
 

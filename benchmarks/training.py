@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def parse() -> argparse.Namespace:
     add("--algorithms", nargs="+", choices=algorithms.names(), default=algorithms.names())
     add("--topologies", nargs="+", choices=topology.names(), default=TOPOLOGIES)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--epochs", type=int, help="default: as benchmarks/tasks.py has it for the data")
     add("--quick", action="store_true", help="a few steps; the figures mean little")
     add("--json", type=Path, help="also append a JSON object per row to this file")
     return parser.parse_args()
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     seeds = args.seeds[:1] if args.quick else args.seeds
     for name in args.data:
         task = TASKS[name]
+        if args.epochs is not None:
+            task = replace(task, epochs=args.epochs)
         try:
             data = [task.load(seed) for seed in seeds]
         except Missing as missing:

@@ -1,6 +1,7 @@
 """What a process group knows of its neighbours: topologies, checked and compiled into plans."""
 
 import json
+import operator
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,8 +20,8 @@ Topology = nx.DiGraph | topologies.Schedule
 TopologyLike = Topology | str | Callable[[int], Topology]
 
 
-# Looking a backend up costs as much as a small exchange.
-_backends: WeakKeyDictionary[dist.ProcessGroup, Any] = WeakKeyDictionary()
+# Finding a group's backend costs as much as a small exchange.
+_members: WeakKeyDictionary[dist.ProcessGroup, "tuple[Any, GroupState]"] = WeakKeyDictionary()
 
 
 def backend_of(group: Any = None) -> Any:
@@ -32,9 +33,23 @@ def backend_of(group: Any = None) -> Any:
     Raises:
         ValueError: this rank is not in the group, or the group has another backend.
     """
-    group = dist.group.WORLD if group is None else group
-    if isinstance(group, dist.ProcessGroup) and group in _backends:
-        return _backends[group]
+    return member(group)[0]
+
+
+def member(group: Any = None) -> "tuple[Any, GroupState]":
+    """Returns the backend of `group`, as `backend_of` does, and what is kept for it."""
+    group = dist.GroupMember.WORLD if group is None else group
+    try:
+        return _members[group]
+    except (KeyError, TypeError):  # not yet known, or no group
+        backend = _find_backend(group)
+        found = backend, GroupState.of(backend)
+        if backend is not group:
+            _members[group] = found
+        return found
+
+
+def _find_backend(group: Any) -> Any:
     extension = load()
     if isinstance(group, extension.BluefogBackend):
         return group
@@ -50,7 +65,6 @@ def backend_of(group: Any = None) -> Any:
             f"neighbor operations need a process group of backend 'bluefog', this one has "
             f"{type(backend).__name__}; make it with new_group(backend='bluefog')"
         )
-    _backends[group] = backend
     return backend
 
 
@@ -114,6 +128,8 @@ class GroupState:
     def __init__(self) -> None:
         self.neighborhood: Neighborhood | None = None
         self.step = 0
+        # An environment variable, read when torch was imported.
+        self.compares_plans = dist.get_debug_level() == dist.DebugLevel.DETAIL
 
     @staticmethod
     def of(backend: Any) -> "GroupState":
@@ -128,7 +144,7 @@ class GroupState:
                 "no topology is set: call bluefog_pg.set_topology(...), or give the call its own "
                 "neighbours (self_weight, src_weights and dst_weights)"
             )
-        return self.neighborhood.plan(self.step if step is None else step)
+        return self.neighborhood.plan(self.step if step is None else operator.index(step))
 
     def run(self, backend: Any, advance: bool, operation: Callable[..., Any], *args: Any) -> Any:
         """Calls an operation; if it starts and `advance` is set, the group is one step further.
@@ -154,17 +170,15 @@ def resolve(topology: TopologyLike, size: int) -> Topology:
 
 
 def compare_plans(backend: Any, plan: Any) -> None:
-    """Checks that each send of this call is expected, if TORCH_DISTRIBUTED_DEBUG=DETAIL.
+    """Checks that each send of this call is expected; for TORCH_DISTRIBUTED_DEBUG=DETAIL.
 
-    Collective then, and slow. Otherwise, of two ranks of which one has an edge of weights given by
-    the call and the other has not, the first learns of it when the other does not take part, and
-    the second never.
+    Collective, and slow. Without it, of two ranks of which one has an edge of weights given by the
+    call and the other has not, the first learns of it when the other does not take part, and the
+    second never.
 
     Raises:
         MismatchError: on all ranks; names every edge that only one end has.
     """
-    if dist.get_debug_level() != dist.DebugLevel.DETAIL:
-        return
     own = [[rank for rank, _ in edges] for edges in (plan.sources, plan.destinations)]
     views = [json.loads(view) for view in all_gather_bytes(backend, json.dumps(own).encode())]
     sends = {(src, dst) for src, (_, destinations) in enumerate(views) for dst in destinations}

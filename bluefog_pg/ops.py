@@ -17,6 +17,7 @@ from bluefog_pg.group import (
     TopologyLike,
     backend_of,
     compare_plans,
+    member,
 )
 
 Weights = Mapping[int, float] | Sequence[int]
@@ -40,15 +41,14 @@ def set_topology(topology: TopologyLike, group: Any = None) -> None:
         TypeError, ValueError: the topology does not fit (other number of nodes, NaN weights, ...).
         MismatchError: the ranks' topologies differ; the message names the edges. All ranks raise.
     """
-    backend = backend_of(group)
+    backend, state = member(group)
     neighborhood = Neighborhood(topology, backend)
-    state = GroupState.of(backend)
     state.neighborhood, state.step = neighborhood, 0
 
 
 def get_topology(group: Any = None) -> Topology | None:
     """Returns the group's nx.DiGraph or `Schedule`; None before `set_topology`."""
-    neighborhood = GroupState.of(backend_of(group)).neighborhood
+    neighborhood = member(group)[1].neighborhood
     return None if neighborhood is None else neighborhood.topology
 
 
@@ -96,13 +96,16 @@ def neighbor_allreduce(
             or this one, NaN weights, no topology.
         MismatchError, NeighborTimeoutError, PeerLostError, AbortedError: see `bluefog_pg.errors`.
     """
-    backend = backend_of(group)
+    backend, state = member(group)
+    if self_weight is None and src_weights is None and dst_weights is None:
+        plan, at = state.plan(step)
+    else:
+        plan, at = _plan(backend, state, self_weight, src_weights, dst_weights, step)
+    if state.compares_plans:
+        compare_plans(backend, plan)
     outputs = None if out is None else _as_list(out)
-    plan, at = _plan(backend, self_weight, src_weights, dst_weights, step)
-    compare_plans(backend, plan)
-    advance = step is None and at >= 0
     call = backend.neighbor_allreduce, _as_list(tensor), outputs, plan, at, async_op
-    work, results = GroupState.of(backend).run(backend, advance, *call)
+    work, results = state.run(backend, step is None and at >= 0, *call)
     if async_op:
         return work
     return results[0] if isinstance(tensor, torch.Tensor) else results
@@ -133,18 +136,19 @@ def neighbor_allgather(
     Raises:
         As `neighbor_allreduce`.
     """
-    backend = backend_of(group)
+    backend, state = member(group)
     if (src_ranks is None) != (dst_ranks is None):
         raise ValueError("give both src_ranks and dst_ranks, or neither to use the topology")
     if src_ranks is None or dst_ranks is None:
-        plan, at = GroupState.of(backend).plan(None)
+        plan, at = state.plan(None)
     else:
         sources = [(_rank(rank), 1.0) for rank in src_ranks]
         destinations = [(_rank(rank), 1.0) for rank in dst_ranks]
         plan, at = load().Plan(backend.rank(), backend.size(), 0.0, sources, destinations), -1
-    compare_plans(backend, plan)
+    if state.compares_plans:
+        compare_plans(backend, plan)
     call = backend.neighbor_allgather, tensor, plan, at, async_op
-    work, results = GroupState.of(backend).run(backend, at >= 0, *call)
+    work, results = state.run(backend, at >= 0, *call)
     return work if async_op else results[0]
 
 
@@ -178,14 +182,13 @@ def bytes_sent(group: Any = None) -> int:
 
 def _plan(
     backend: Any,
+    state: GroupState,
     self_weight: float | None,
     src_weights: Weights | None,
     dst_weights: Weights | None,
     step: int | None,
 ) -> tuple[Any, int]:
-    """Returns the plan for a call with these arguments, and its round (-1: weights of the call)."""
-    if self_weight is None and src_weights is None and dst_weights is None:
-        return GroupState.of(backend).plan(None if step is None else operator.index(step))
+    """Returns the plan for a call with weights, and its round (-1: not one of the topology's)."""
     if src_weights is None:
         raise ValueError("self_weight and dst_weights need src_weights too")
     if dst_weights is not None and step is not None:
@@ -197,7 +200,7 @@ def _plan(
             raise ValueError("src_weights with weights need a self_weight too")
         self_weight = uniform
     if dst_weights is None:
-        return _reweighed(backend, float(self_weight), sources, step)
+        return _reweighed(state, float(self_weight), sources, step)
     destinations = _edges(dst_weights, 1.0)
     return load().Plan(
         backend.rank(), backend.size(), float(self_weight), sorted(sources), destinations
@@ -205,20 +208,20 @@ def _plan(
 
 
 def _reweighed(
-    backend: Any, self_weight: float, given: list[tuple[int, float]], step: int | None
+    state: GroupState, self_weight: float, given: list[tuple[int, float]], step: int | None
 ) -> tuple[Any, int]:
     """Returns the topology's plan with other weights; neighbours that are left out count 0."""
-    plan, at = GroupState.of(backend).plan(step)
+    plan, at = state.plan(step)
     neighbors = [rank for rank, _ in plan.sources]
     weights = dict(given)
     if len(weights) < len(given):
         raise ValueError(
-            f"src_weights of rank {backend.rank()} names a rank twice: {[r for r, _ in given]}"
+            f"src_weights of rank {plan.rank} names a rank twice: {[r for r, _ in given]}"
         )
     strangers = sorted(weights.keys() - set(neighbors))
     if strangers:
         raise ValueError(
-            f"src_weights of rank {backend.rank()} names {strangers}, which are not among its "
+            f"src_weights of rank {plan.rank} names {strangers}, which are not among its "
             f"in-neighbours {neighbors}; to receive from other ranks give dst_weights too"
         )
     sources = [(rank, weights.get(rank, 0.0)) for rank in neighbors]

@@ -1,7 +1,5 @@
 #include "backend/bluefog_backend.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +7,7 @@
 #include "backend/gil.h"
 #include "backend/work.h"
 #include "base/error.h"
+#include "base/process.h"
 
 namespace bluefog {
 
@@ -25,13 +24,13 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       options_(std::move(options)),
       cpu_(std::move(cpu)),
       makers_(std::move(makers)),
-      pid_(::getpid()) {}
+      pid_(process_id()) {}
 
 // The threads that are joined here may be waiting for Python's lock: the progress thread to call a
 // future's callback, those of Gloo to drop a tensor's Python object. A forked child has none of
 // these threads and must not join them.
 BluefogBackend::~BluefogBackend() {
-  if (::getpid() != pid_) {
+  if (process_id() != pid_) {
     executor_.release();
     transport_.release();
     cuda_.release();
@@ -196,7 +195,7 @@ void BluefogBackend::abort() {
 
 void BluefogBackend::shutdown() {
   closed_ = true;
-  if (::getpid() != pid_) {
+  if (process_id() != pid_) {
     return;  // the threads to end are the parent's
   }
   const GilReleased released;
@@ -213,9 +212,9 @@ void BluefogBackend::shutdown() {
 }
 
 void BluefogBackend::check_process() const {
-  if (::getpid() != pid_) {
+  if (process_id() != pid_) {
     fail(ErrorCode::kUsage, "rank ", getRank(), "'s process group was made in process ", pid_,
-         " and cannot be used in process ", ::getpid(),
+         " and cannot be used in process ", process_id(),
          ", which was forked from it; make a group in the child, or use "
          "the spawn or forkserver start method");
   }

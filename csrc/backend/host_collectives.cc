@@ -20,8 +20,9 @@ namespace {
 using Place = PlaceSink::Place;
 using RedOp = c10d::ReduceOp::RedOpType;
 
-// An all_reduce up to this size is one exchange, in which every rank sums everything.
-constexpr std::size_t kSumsAll = 64 << 10;
+// An all_reduce up to this size is one exchange, in which every rank sums everything. Two ranks move
+// no more bytes that way than in two exchanges.
+constexpr std::size_t sums_all_up_to(int ranks) { return ranks == 2 ? 1 << 20 : 64 << 10; }
 
 bool is_dense(const at::Tensor& tensor) {
   return tensor.defined() && tensor.is_cpu() && tensor.layout() == at::kStrided &&
@@ -79,7 +80,7 @@ WorkPtr BluefogBackend::host_allreduce(const Tensors& tensors, const c10d::Allre
   Task task;
   task.frame = make_flat_frame(Operation::kAllreduce, own.scalar_type(), own.numel(), name_of(op));
   task.plan = op == RedOp::AVG ? host_plans_.mean : host_plans_.sum;
-  if (nbytes <= kSumsAll) {
+  if (nbytes <= sums_all_up_to(getSize())) {
     task.payload.add(data, nbytes);
     task.sink = std::make_unique<CombineSink>(
         std::vector<CombineSink::Part>{{0, nbytes, *dtype, data, data}}, getRank());

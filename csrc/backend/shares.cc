@@ -40,6 +40,7 @@ std::vector<Place> share_places(std::byte* data, std::size_t nbytes, int rank, i
 void sum_in_shares(Task& task, DType dtype, std::byte* data, std::size_t nbytes) {
   const int rank = task.plan->rank(), n = task.plan->size();
   task.payload.add(data, nbytes);
+  task.payload.steady = true;  // but for this rank's own share, which no other rank reads
   Stage& sums = task.then.emplace();
   add_share(sums.payload, data, nbytes, rank, n);
   sums.payload.steady = true;

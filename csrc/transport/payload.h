@@ -22,8 +22,8 @@ class Payload {
   /// Appends a segment. The memory belongs to the caller and outlives the exchange.
   void add(const void* data, std::size_t nbytes);
 
-  /// Whether the memory stays unchanged until the exchange ends, so that neighbours may read it in
-  /// place. Otherwise a range may change once the same range of the sources has arrived.
+  /// Whether what neighbours use of it stays unchanged until the exchange ends, so that they may
+  /// read it in place. Otherwise a range may change once the same range of the sources has arrived.
   bool steady = false;
 
   const std::vector<Segment>& segments() const { return segments_; }

@@ -60,6 +60,7 @@ Segment::Segment(UniqueFd fd, std::size_t nbytes) : fd_(std::move(fd)), nbytes_(
   }
   base_ = static_cast<std::byte*>(base);
   ::madvise(base, nbytes, MADV_DONTDUMP);  // a core dump would fill the heap's holes with pages
+  ::madvise(base, nbytes, MADV_HUGEPAGE);  // where /sys/kernel/mm/.../shmem_enabled lets it
 }
 
 Segment::Segment(Segment&& other) noexcept
