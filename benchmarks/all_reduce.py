@@ -4,7 +4,8 @@
 
 A sample is a block of calls, timed from the first rank's start to the last one's end; contenders
 take turns. algbw = S / t and busbw = algbw * 2 (n - 1) / n with S bytes and n ranks. #wrong counts
-elements. Times are taken of zeros, which stay what they are.
+elements. Times are taken of zeros, which stay what they are. "torch alone" has a backend that does
+nothing.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
+from harness import alone
 from harness.benchmark import Benchmark, main
 from harness.case import OFFSET, Block, Case, Contender
 from harness.measure import Make
@@ -23,6 +25,8 @@ def contenders(case: Case) -> dict[str, Make]:
         "bluefog, own memory": lambda: torch_distributed(case, case.world.bluefog, case.own()),
         "gloo": lambda: torch_distributed(case, case.world.gloo, case.y),
     }
+    if case.nbytes <= alone.LARGEST:
+        ways["torch alone"] = lambda: alone.all_reduce_alone(case)
     return ways | ({"mpi": lambda: mpi(case)} if case.world.mpi else {})
 
 

@@ -4,14 +4,14 @@
 
 A sample is a block of calls, timed from the first rank's start to the last one's end; contenders
 take turns. algbw = S / t and busbw = S * d / t with S bytes and d in-neighbours. #wrong counts
-elements, of all ranks and steps of the topology.
+elements, of all ranks and steps of the topology. "bluefog alone" exchanges nothing.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from harness import rivals
+from harness import alone, rivals
 from harness.benchmark import Benchmark, main
 from harness.case import OFFSET, Block, Case, Contender
 from harness.measure import Make
@@ -27,6 +27,8 @@ def contenders(case: Case) -> dict[str, Make]:
         "bluefog, own memory": lambda: bluefog(case, case.fill(case.own()), case.own()),
         "gloo": lambda: gloo(case),
     }
+    if case.nbytes <= alone.LARGEST:
+        ways["bluefog alone"] = lambda: alone.neighbor_allreduce_alone(case)
     return ways | ({"mpi": lambda: mpi(case)} if case.world.mpi else {})
 
 
