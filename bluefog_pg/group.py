@@ -153,8 +153,8 @@ def resolve(topology: TopologyLike, size: int) -> Topology:
     return topology
 
 
-def compare_plans(backend: Any, plan: Any) -> None:
-    """Checks that each send of this call is expected, if TORCH_DISTRIBUTED_DEBUG=DETAIL.
+def compare_plans(backend: Any, plan: Any, always: bool = False) -> None:
+    """Checks that each send of this call is expected, if TORCH_DISTRIBUTED_DEBUG=DETAIL or always.
 
     Collective then, and slow. Otherwise, of two ranks of which one has an edge of weights given by
     the call and the other has not, the first learns of it when the other does not take part, and
@@ -163,7 +163,7 @@ def compare_plans(backend: Any, plan: Any) -> None:
     Raises:
         MismatchError: on all ranks; names every edge that only one end has.
     """
-    if dist.get_debug_level() != dist.DebugLevel.DETAIL:
+    if not always and dist.get_debug_level() != dist.DebugLevel.DETAIL:
         return
     own = [[rank for rank, _ in edges] for edges in (plan.sources, plan.destinations)]
     views = [json.loads(view) for view in all_gather_bytes(backend, json.dumps(own).encode())]
