@@ -4,8 +4,9 @@
     bfrun -np 8 -H host1:4,host2:4 python train.py
 
 On this host alone it becomes ``torchrun --standalone``. With other hosts, one torchrun per host is
-started, through ssh, in the same folder and with this environment's BLUEFOG_* and similar
-variables; the first host is the master, at port MASTER_PORT (default 29500).
+started, through ssh, with the same Python, in the same folder, and with this environment's
+BLUEFOG_* and similar variables. Ranks meet at MASTER_ADDR (default: the first host) and MASTER_PORT
+(default: 29500).
 """
 
 import argparse
@@ -73,7 +74,9 @@ def commands_for(hosts: Sequence[Host], command: Sequence[str]) -> list[list[str
     program = ["--no-python", *command]
     if len(hosts) == 1 and is_here(hosts[0][0]):
         return [[*torchrun, "--standalone", f"--nproc-per-node={hosts[0][1]}", *program]]
-    master = f"--master-addr={hosts[0][0]}", f"--master-port={os.environ.get('MASTER_PORT', 29500)}"
+    first = socket.gethostname() if is_here(hosts[0][0]) else hosts[0][0]
+    address = os.environ.get("MASTER_ADDR", first)
+    master = f"--master-addr={address}", f"--master-port={os.environ.get('MASTER_PORT', 29500)}"
     return [
         [
             *torchrun,

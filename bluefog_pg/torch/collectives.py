@@ -158,6 +158,7 @@ def _broadcast(x: torch.Tensor, out: torch.Tensor, root_rank: int, name: str | N
     context = current()
     if root_rank not in range(context.backend.size()):
         raise ValueError(f"root_rank must be in 0..{context.backend.size() - 1}, got {root_rank!r}")
+    root_rank = int(root_rank)
     value = _own(x, out, x.dtype)
     data = value.view(-1).view(torch.uint8)  # bytes go whatever the dtype
 

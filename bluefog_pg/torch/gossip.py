@@ -42,6 +42,7 @@ def pair_gossip_nonblocking(
             f"target_rank of rank {backend.rank()} must be another of 0..{backend.size() - 1}, "
             f"got {target_rank!r}"
         )
+    target_rank = int(target_rank)
     x = check_averaged(tensor).contiguous()
     own, other = (0.5, 0.5) if self_weight is None else (self_weight, pair_weight)
 

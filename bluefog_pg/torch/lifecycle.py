@@ -33,10 +33,18 @@ def init(
         is_weighted: as in `set_topology`.
         local_size: take each so many ranks in a row for a machine, to try hierarchical operations
             on one; default: the environment variable BLUEFOG_NODES_PER_MACHINE, or as they run.
+
+    Raises:
+        ValueError: local_size does not divide the number of ranks, or is another one than before.
+        TypeError, MismatchError: as `set_topology`.
     """
     if not _is_alive():
         shutdown()
         _start(local_size)
+    elif local_size not in (None, len(current().layout.local_ranks)):
+        raise ValueError(
+            "machines have been laid out: call bf.shutdown() before another local_size"
+        )
     topology = topology_fn(current().backend.size()) if topology_fn else None
     set_topology(topology, is_weighted)
 

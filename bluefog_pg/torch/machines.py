@@ -24,7 +24,7 @@ class Machines:
     """
 
     def __init__(self, context: Context) -> None:
-        self._layout = context.layout
+        self._context, self._layout = context, context.layout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bluefog-machines")
 
     @cached_property
@@ -70,8 +70,12 @@ class Machines:
         return result[:numel].view(tensor.shape).to(tensor.dtype)
 
     def close(self) -> None:
-        """Waits for what is under way. The groups end with the world, as torch has it."""
+        """Waits for what is under way, and ends the groups, unless torch has done that already."""
         self._thread.shutdown()
+        if dist.group.WORLD is self._context.world:
+            for group in (vars(self).get("inside"), vars(self).get("across")):
+                if group is not None:
+                    dist.destroy_process_group(group)
 
 
 def machines_of(context: Context) -> Machines:

@@ -183,7 +183,7 @@ def neighbor_allgather_nonblocking(
 
     def start() -> Job:
         if enable_topo_check and src_ranks is not None:
-            sources = dict.fromkeys(src_ranks, 1.0)
+            sources = call_weights.by_rank_of(src_ranks)
             call_weights.check_edges(context.backend, call_weights.of_call(1.0, sources, dst_ranks))
         work = ops.neighbor_allgather(
             x, src_ranks=src_ranks, dst_ranks=dst_ranks, group=context.group, async_op=True

@@ -40,7 +40,7 @@ def of_call(
         raise ValueError(f"src_weights must be a dict {{rank: weight}}, got {src_weights!r}")
     weights = {"self_weight": float(self_weight), "src_weights": _by_rank(src_weights)}
     if dst_weights is not None:
-        weights["dst_weights"] = _destinations(dst_weights)
+        weights["dst_weights"] = by_rank_of(dst_weights)
     return weights
 
 
@@ -61,14 +61,19 @@ def check_edges(backend: Any, weights: Mapping[str, Any]) -> None:
     compare_plans(backend, plan, always=True)
 
 
-def _destinations(given: DstWeights) -> dict[int, float]:
+def by_rank_of(given: DstWeights) -> dict[int, float]:
+    """Returns {rank: scale}; scales are 1 for a list.
+
+    Raises:
+        ValueError: neither a dict nor a list, or a rank is named twice.
+    """
     if isinstance(given, Mapping):
         return _by_rank(given)
     if isinstance(given, str) or not hasattr(given, "__len__"):
-        raise ValueError(f"dst_weights must be a dict or a list of ranks, got {given!r}")
+        raise ValueError(f"ranks must be a dict or a list of ranks, got {given!r}")
     ranks = [operator.index(rank) for rank in given]
     if len(set(ranks)) < len(ranks):
-        raise ValueError(f"dst_weights names a rank twice: {ranks}")
+        raise ValueError(f"a rank is named twice: {ranks}")
     return dict.fromkeys(ranks, 1.0)
 
 

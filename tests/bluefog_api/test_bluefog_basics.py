@@ -31,6 +31,7 @@ def init_again(rank, n):
     assert (bf.local_rank(), bf.local_size()) == (rank, n)  # all on this host
     assert (bf.machine_rank(), bf.machine_size()) == (0, 1) and bf.is_homogeneous()
     assert bf.IsTopologyEquivalent(bf.load_topology(), bf.ExponentialGraph(n))
+    raises(ValueError, lambda: bf.init(local_size=2), "bf.shutdown()")
     group = dist.group.WORLD
     bf.init(bf.RingGraph, is_weighted=True)
     assert dist.group.WORLD is group and bf.is_topo_weighted()

@@ -114,6 +114,8 @@ def neighbor_allgathers(rank, n):
     assert torch.equal(y, torch.cat([x_of(r, (3,)) for r in ahead]))
     y = bf.neighbor_allgather(x_of(rank, (3, 2)), src_ranks=[], dst_ranks=[])
     assert y.shape == (0, 2)
+    twice = dict(src_ranks=[ahead[0]] * 2, dst_ranks=behind)
+    raises(ValueError, lambda: bf.neighbor_allgather(torch.ones(1), **twice), "twice")
     raises(ValueError, lambda: bf.neighbor_allgather(torch.ones(1), src_ranks=[0]))
     wrong = dict(src_ranks=ahead, dst_ranks=behind if rank else [])
     raises(ValueError, lambda: bf.neighbor_allgather(torch.ones(1), **wrong), "rank 0")

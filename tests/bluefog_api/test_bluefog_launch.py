@@ -68,6 +68,7 @@ def test_runs_on_other_hosts(program, tmp_path):
     env = {
         "PATH": f"{ssh.parent}:{os.environ['PATH']}",
         "BLUEFOG_MARK": "it's here",
+        "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
     options = ["-np", "3", "--ssh-port", "22", "--hostfile", "../hosts"]
