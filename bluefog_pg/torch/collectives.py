@@ -10,7 +10,7 @@ import torch.distributed as dist
 from bluefog_pg import ops
 from bluefog_pg.blocks.mean import HALVES
 from bluefog_pg.torch.context import current
-from bluefog_pg.torch.handles import Job, Works, submit, synchronize
+from bluefog_pg.torch.handles import Call, Job, Works, run, submit, synchronize
 from bluefog_pg.torch.machines import machines_of
 
 SUMMED_DTYPES = (
@@ -38,7 +38,8 @@ def allreduce(
         AssertionError: the average of integers.
         ValueError: another dtype.
     """
-    return synchronize(allreduce_nonblocking(tensor, average, is_hierarchical_local, name))
+    x = tensor.detach()
+    return run(*_allreduce(x, torch.empty_like(x), average, is_hierarchical_local, name))
 
 
 def allreduce_nonblocking(
@@ -49,7 +50,7 @@ def allreduce_nonblocking(
 ) -> int:
     """`allreduce`; returns a handle."""
     x = tensor.detach()
-    return _allreduce(x, torch.empty_like(x), average, is_hierarchical_local, name)
+    return submit(*_allreduce(x, torch.empty_like(x), average, is_hierarchical_local, name))
 
 
 def allreduce_(
@@ -59,7 +60,7 @@ def allreduce_(
     name: str | None = None,
 ) -> torch.Tensor:
     """`allreduce` in place; returns `tensor`."""
-    return synchronize(allreduce_nonblocking_(tensor, average, is_hierarchical_local, name))
+    return run(*_allreduce(tensor.detach(), tensor, average, is_hierarchical_local, name))
 
 
 def allreduce_nonblocking_(
@@ -69,7 +70,7 @@ def allreduce_nonblocking_(
     name: str | None = None,
 ) -> int:
     """`allreduce_`; returns a handle."""
-    return _allreduce(tensor.detach(), tensor, average, is_hierarchical_local, name)
+    return submit(*_allreduce(tensor.detach(), tensor, average, is_hierarchical_local, name))
 
 
 def broadcast(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> torch.Tensor:
@@ -78,23 +79,24 @@ def broadcast(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> 
     Raises:
         ValueError: root_rank is no rank.
     """
-    return synchronize(broadcast_nonblocking(tensor, root_rank, name))
+    x = tensor.detach()
+    return run(*_broadcast(x, torch.empty_like(x), root_rank, name))
 
 
 def broadcast_nonblocking(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> int:
     """`broadcast`; returns a handle."""
     x = tensor.detach()
-    return _broadcast(x, torch.empty_like(x), root_rank, name)
+    return submit(*_broadcast(x, torch.empty_like(x), root_rank, name))
 
 
 def broadcast_(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> torch.Tensor:
     """`broadcast` in place; returns `tensor`."""
-    return synchronize(broadcast_nonblocking_(tensor, root_rank, name))
+    return run(*_broadcast(tensor.detach(), tensor, root_rank, name))
 
 
 def broadcast_nonblocking_(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> int:
     """`broadcast_`; returns a handle."""
-    return _broadcast(tensor.detach(), tensor, root_rank, name)
+    return submit(*_broadcast(tensor.detach(), tensor, root_rank, name))
 
 
 def allgather(tensor: torch.Tensor, name: str | None = None) -> torch.Tensor:
@@ -112,7 +114,7 @@ def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> int:
     rank, size = backend.rank(), backend.size()
     lower, higher = [*range(rank)], [*range(rank + 1, size)]
 
-    def start() -> Job:
+    def start(async_op: bool) -> Job:
         # From lower ranks and from higher ones apart, so that this rank's goes between them
         # without a word about sizes.
         works = [
@@ -132,7 +134,7 @@ def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> int:
 
 def _allreduce(
     x: torch.Tensor, out: torch.Tensor, average: bool, is_local: bool, name: str | None
-) -> int:
+) -> Call:
     context = current()
     if x.dtype not in SUMMED_DTYPES:
         raise ValueError(f"Tensor type {x.type()} is not supported")
@@ -145,16 +147,16 @@ def _allreduce(
             total.div_(len(context.layout.local_ranks) if is_local else context.backend.size())
         return _put(total, out)
 
-    def start() -> Job:
+    def start(async_op: bool) -> Job:
         if is_local:
             machines = machines_of(context)
             return machines.submit(lambda: (machines.sum(total), finish())[1])
-        return Works([dist.all_reduce(total, group=context.group, async_op=True)], finish)
+        return Works([dist.all_reduce(total, group=context.group, async_op=async_op)], finish)
 
-    return submit("allreduce", name, start)
+    return "allreduce", name, start
 
 
-def _broadcast(x: torch.Tensor, out: torch.Tensor, root_rank: int, name: str | None) -> int:
+def _broadcast(x: torch.Tensor, out: torch.Tensor, root_rank: int, name: str | None) -> Call:
     context = current()
     if root_rank not in range(context.backend.size()):
         raise ValueError(f"root_rank must be in 0..{context.backend.size() - 1}, got {root_rank!r}")
@@ -162,11 +164,11 @@ def _broadcast(x: torch.Tensor, out: torch.Tensor, root_rank: int, name: str | N
     value = _own(x, out, x.dtype)
     data = value.view(-1).view(torch.uint8)  # bytes go whatever the dtype
 
-    def start() -> Job:
-        work = dist.broadcast(data, group=context.group, group_src=root_rank, async_op=True)
+    def start(async_op: bool) -> Job:
+        work = dist.broadcast(data, group=context.group, group_src=root_rank, async_op=async_op)
         return Works([work], lambda: _put(value, out))
 
-    return submit("broadcast", name, start)
+    return "broadcast", name, start
 
 
 def _own(x: torch.Tensor, out: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -46,7 +46,7 @@ def pair_gossip_nonblocking(
     x = check_averaged(tensor).contiguous()
     own, other = (0.5, 0.5) if self_weight is None else (self_weight, pair_weight)
 
-    def start() -> Job:
+    def start(async_op: bool) -> Job:
         y = torch.empty_like(x)
         works = [
             dist.isend(x, group=group, group_dst=target_rank),

@@ -25,7 +25,8 @@ class Works:
     """Works of torch.distributed, and what makes the result once they have ended."""
 
     def __init__(self, works: Sequence[Any], finish: Callable[[], torch.Tensor]) -> None:
-        self._works, self._finish = works, finish
+        self._works = [work for work in works if work is not None]  # of a call that has waited
+        self._finish = finish
 
     def done(self) -> bool:
         return all(work.is_completed() for work in self._works)
@@ -46,7 +47,19 @@ _pending: dict[int, _Pending] = {}
 _numbers = count()
 
 
-def submit(operation: str, name: str | None, start: Callable[[], Job]) -> int:
+Start = Callable[[bool], Job]
+"""Starts an operation; of False it may return a job that has ended, and save a thread's work."""
+Call = tuple[str, str | None, Start]
+"""An operation, the name that the program has given, and how to start it."""
+
+
+def run(operation: str, name: str | None, start: Start) -> torch.Tensor:
+    """Does what `submit` and `synchronize` do."""
+    with timeline.enqueue(operation, _checked(operation, name)):
+        return start(False).result()
+
+
+def submit(operation: str, name: str | None, start: Start) -> int:
     """Starts an operation, and returns its handle.
 
     Where ranks disagree, which `start` reports as MismatchError, `synchronize` raises it.
@@ -54,17 +67,11 @@ def submit(operation: str, name: str | None, start: Callable[[], Job]) -> int:
     Raises:
         ValueError: one of this name is under way, or `suspend` has been called.
     """
-    if current().is_suspended:
-        raise ValueError("BlueFog is suspended; use bf.resume() first.")
     handle = next(_numbers)
-    name = f"{operation}.noname.{handle}" if name is None else f"{operation}.{name}"
-    if any(other.name == name and not other.job.done() for other in _pending.values()):
-        raise ValueError(
-            f"DUPLICATE_NAME: {name} is under way; synchronize it first, or give another name"
-        )
+    name = _checked(operation, name) or f"{operation}.noname.{handle}"
     with timeline.enqueue(operation, name):
         try:
-            job = start()
+            job = start(True)
         except MismatchError as error:
             job = Future()
             job.set_exception(error)
@@ -104,6 +111,20 @@ def barrier() -> None:
 def forget_all() -> None:
     """Drops all handles."""
     _pending.clear()
+
+
+def _checked(operation: str, name: str | None) -> str:
+    """Returns the full name, or "" without a name, if an operation of it may start."""
+    if current().is_suspended:
+        raise ValueError("BlueFog is suspended; use bf.resume() first.")
+    if name is None:
+        return ""
+    full = f"{operation}.{name}"
+    if any(other.name == full and not other.job.done() for other in _pending.values()):
+        raise ValueError(
+            f"DUPLICATE_NAME: {full} is under way; synchronize it first, or give another name"
+        )
+    return full
 
 
 def _find(handle: int) -> _Pending:

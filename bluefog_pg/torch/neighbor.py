@@ -12,7 +12,7 @@ from bluefog_pg import ops
 from bluefog_pg.blocks.block import AVERAGED_DTYPES
 from bluefog_pg.torch import weights as call_weights
 from bluefog_pg.torch.context import current
-from bluefog_pg.torch.handles import Job, Works, submit, synchronize
+from bluefog_pg.torch.handles import Call, Job, Works, run, submit
 from bluefog_pg.torch.machines import machines_of, static_weights
 from bluefog_pg.torch.weights import DstWeights, SrcWeights
 
@@ -43,16 +43,7 @@ def neighbor_allreduce(
     Raises:
         ValueError: another dtype; weights that do not go together; unknown ranks; ranks disagree.
     """
-    return synchronize(
-        neighbor_allreduce_nonblocking(
-            tensor,
-            self_weight=self_weight,
-            src_weights=src_weights,
-            dst_weights=dst_weights,
-            enable_topo_check=enable_topo_check,
-            name=name,
-        )
-    )
+    return run(*_average(tensor, self_weight, src_weights, dst_weights, enable_topo_check, name))
 
 
 def neighbor_allreduce_nonblocking(
@@ -65,18 +56,7 @@ def neighbor_allreduce_nonblocking(
     name: str | None = None,
 ) -> int:
     """`neighbor_allreduce`; `tensor` must not change until `synchronize`."""
-    context = current()
-    x = check_averaged(tensor)
-    weights = call_weights.of_call(self_weight, src_weights, dst_weights)
-
-    def start() -> Job:
-        if enable_topo_check and "dst_weights" in weights:
-            call_weights.check_edges(context.backend, weights)
-        out = torch.empty_like(x)
-        work = ops.neighbor_allreduce(x, **weights, out=out, group=context.group, async_op=True)
-        return Works([work], lambda: out)
-
-    return submit("neighbor_allreduce", name, start)
+    return submit(*_average(tensor, self_weight, src_weights, dst_weights, enable_topo_check, name))
 
 
 def hierarchical_neighbor_allreduce(
@@ -100,16 +80,8 @@ def hierarchical_neighbor_allreduce(
         ValueError: as `neighbor_allreduce`.
         RuntimeError: no weights, and `set_machine_topology` has not been called.
     """
-    return synchronize(
-        hierarchical_neighbor_allreduce_nonblocking(
-            tensor,
-            self_weight=self_weight,
-            src_machine_weights=src_machine_weights,
-            dst_machine_weights=dst_machine_weights,
-            enable_topo_check=enable_topo_check,
-            name=name,
-        )
-    )
+    given = self_weight, src_machine_weights, dst_machine_weights
+    return run(*_average_of_machines(tensor, *given, enable_topo_check, name))
 
 
 def hierarchical_neighbor_allreduce_nonblocking(
@@ -122,18 +94,8 @@ def hierarchical_neighbor_allreduce_nonblocking(
     name: str | None = None,
 ) -> int:
     """`hierarchical_neighbor_allreduce`; `tensor` must not change until `synchronize`."""
-    context = current()
-    x = check_averaged(tensor)
     given = self_weight, src_machine_weights, dst_machine_weights
-    weights = call_weights.of_call(*given, needs_all=True)
-    checks = enable_topo_check and bool(weights)
-    weights = weights or static_weights(context)
-    machines = machines_of(context)
-    return submit(
-        "hierarchical_neighbor_allreduce",
-        name,
-        lambda: machines.submit(machines.average, x, weights, checks),
-    )
+    return submit(*_average_of_machines(tensor, *given, enable_topo_check, name))
 
 
 def neighbor_allgather(
@@ -156,15 +118,7 @@ def neighbor_allgather(
     Raises:
         ValueError: one of src_ranks and dst_ranks is missing; unknown ranks; ranks disagree.
     """
-    return synchronize(
-        neighbor_allgather_nonblocking(
-            tensor,
-            src_ranks=src_ranks,
-            dst_ranks=dst_ranks,
-            enable_topo_check=enable_topo_check,
-            name=name,
-        )
-    )
+    return run(*_gather(tensor, src_ranks, dst_ranks, enable_topo_check, name))
 
 
 def neighbor_allgather_nonblocking(
@@ -176,21 +130,7 @@ def neighbor_allgather_nonblocking(
     name: str | None = None,
 ) -> int:
     """`neighbor_allgather`; `tensor` must not change until `synchronize`."""
-    context = current()
-    x = tensor.detach().contiguous()
-    if (src_ranks is None) != (dst_ranks is None):
-        raise ValueError("give both src_ranks and dst_ranks, or neither to use the topology")
-
-    def start() -> Job:
-        if enable_topo_check and src_ranks is not None:
-            sources = call_weights.by_rank_of(src_ranks)
-            call_weights.check_edges(context.backend, call_weights.of_call(1.0, sources, dst_ranks))
-        work = ops.neighbor_allgather(
-            x, src_ranks=src_ranks, dst_ranks=dst_ranks, group=context.group, async_op=True
-        )
-        return Works([work], lambda: work.get_future().value()[0])
-
-    return submit("neighbor_allgather", name, start)
+    return submit(*_gather(tensor, src_ranks, dst_ranks, enable_topo_check, name))
 
 
 def check_averaged(tensor: torch.Tensor) -> torch.Tensor:
@@ -198,3 +138,69 @@ def check_averaged(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype not in AVERAGED_DTYPES:
         raise ValueError(f"Tensor type {tensor.type()} is not supported: convert it to a float")
     return tensor.detach()
+
+
+def _average(
+    tensor: torch.Tensor,
+    self_weight: float | None,
+    src_weights: SrcWeights | None,
+    dst_weights: DstWeights | None,
+    checks: bool,
+    name: str | None,
+) -> Call:
+    context, x = current(), check_averaged(tensor)
+    weights = call_weights.of_call(self_weight, src_weights, dst_weights)
+
+    def start(async_op: bool) -> Job:
+        if checks and "dst_weights" in weights:
+            call_weights.check_edges(context.backend, weights)
+        out = torch.empty_like(x)
+        given = dict(weights, out=out, group=context.group, async_op=async_op)
+        work = ops.neighbor_allreduce(x, **given)
+        return Works([work if async_op else None], lambda: out)
+
+    return "neighbor_allreduce", name, start
+
+
+def _average_of_machines(
+    tensor: torch.Tensor,
+    self_weight: float | None,
+    src_weights: SrcWeights | None,
+    dst_weights: DstWeights | None,
+    checks: bool,
+    name: str | None,
+) -> Call:
+    context, x = current(), check_averaged(tensor)
+    given = call_weights.of_call(self_weight, src_weights, dst_weights, needs_all=True)
+    weights = given or static_weights(context)
+    machines = machines_of(context)
+
+    def start(async_op: bool) -> Job:
+        return machines.submit(machines.average, x, weights, checks and bool(given))
+
+    return "hierarchical_neighbor_allreduce", name, start
+
+
+def _gather(
+    tensor: torch.Tensor,
+    src_ranks: Sequence[int] | None,
+    dst_ranks: Sequence[int] | None,
+    checks: bool,
+    name: str | None,
+) -> Call:
+    context, x = current(), tensor.detach().contiguous()
+    if (src_ranks is None) != (dst_ranks is None):
+        raise ValueError("give both src_ranks and dst_ranks, or neither to use the topology")
+
+    def start(async_op: bool) -> Job:
+        if checks and src_ranks is not None:
+            sources = call_weights.by_rank_of(src_ranks)
+            weights = call_weights.of_call(1.0, sources, dst_ranks)
+            call_weights.check_edges(context.backend, weights)
+        given = dict(src_ranks=src_ranks, dst_ranks=dst_ranks, group=context.group)
+        result = ops.neighbor_allgather(x, **given, async_op=async_op)
+        if not async_op:
+            return Works([], lambda: result)
+        return Works([result], lambda: result.get_future().value()[0])
+
+    return "neighbor_allgather", name, start

@@ -70,7 +70,9 @@ def timeline_context(tensor_name: str, activity_name: str) -> Iterator[None]:
 
 def enqueue(operation: str, name: str) -> AbstractContextManager[object]:
     """Around the start of an operation."""
-    return record_function(f"{name}: ENQUEUE_{operation.upper()}") if is_on() else nullcontext()
+    if not is_on():
+        return nullcontext()
+    return record_function(f"{name or operation}: ENQUEUE_{operation.upper()}")
 
 
 def _write(profiler: profile, path: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from bluefog_cases import SHAPES, UNIT, assert_close, mixed, raises, started, x_of
 from ranks import run_ranks
+from support import start
 
 import bluefog_pg.torch as bf
 
@@ -178,3 +179,14 @@ def run_all(rank, n):
 @pytest.mark.parametrize("n", [4, 8])
 def test_collectives(n):
     run_ranks(run_all, n, timeout=120)
+
+
+def run_without_shared_memory(rank, n):
+    """What ranks on different hosts do."""
+    start("gloo")
+    for check in (allreduces, half_precision_is_summed_in_single, broadcasts, allgathers):
+        check(rank, n)
+
+
+def test_between_hosts():
+    run_ranks(run_without_shared_memory, 4, timeout=120)

@@ -93,6 +93,12 @@ def wrong_arguments(rank, n, local_size):
     ):
         raises(ValueError, lambda given=given: average(x, **given))
     raises(ValueError, lambda: average(x.int()), "not supported")
+    behind = (bf.machine_rank() - 1) % bf.machine_size()
+    given = dict(self_weight=0.5, src_machine_weights={behind: 0.5}, enable_topo_check=True)
+    given["dst_machine_weights"] = [] if bf.machine_rank() == 1 else [other]
+    raises(ValueError, lambda: average(x, **given), "receive from rank 1, which does not send")
+    given["dst_machine_weights"] = [other]
+    assert_close(average(x, **given), x)
     raises(ValueError, lambda: bf.set_machine_topology(None))
     raises(TypeError, lambda: bf.set_machine_topology(bf.RingGraph(n + 1)), "machines")
     raises(TypeError, lambda: bf.set_machine_topology(nx.path_graph(bf.machine_size())))

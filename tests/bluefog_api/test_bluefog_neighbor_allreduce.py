@@ -18,6 +18,7 @@ from bluefog_cases import (
     x_of,
 )
 from ranks import run_ranks
+from support import start
 
 import bluefog_pg.torch as bf
 
@@ -158,21 +159,21 @@ def ranks_that_disagree(rank, n):
 def wrong_arguments(rank, n):
     started(graph=bf.RingGraph(n))
     x, other = torch.ones(2), (rank + 1) % n
-    for given in (
-        dict(self_weight=0.5),
-        dict(src_weights={other: 0.5}),
-        dict(dst_weights=[other]),
-        dict(self_weight=0.5, dst_weights=[other]),
-        dict(src_weights={other: 0.5}, dst_weights=[other]),
-        dict(self_weight="half", src_weights={other: 0.5}),
-        dict(self_weight=0.5, src_weights=[other]),
-        dict(self_weight=0.5, src_weights={}, dst_weights=[other, other]),
-        dict(self_weight=0.5, src_weights={}, dst_weights=7),
-        dict(self_weight=0.5, src_weights={}, dst_weights=[n]),
-        dict(self_weight=0.5, src_weights={rank: 1.0}, dst_weights=[]),
-        dict(self_weight=float("nan"), src_weights={}, dst_weights=[]),
+    for given, words in (
+        (dict(self_weight=0.5), "together"),
+        (dict(src_weights={other: 0.5}), "together"),
+        (dict(dst_weights=[other]), "together"),
+        (dict(self_weight=0.5, dst_weights=[other]), "together"),
+        (dict(src_weights={other: 0.5}, dst_weights=[other]), "together"),
+        (dict(self_weight="half", src_weights={other: 0.5}), "must be a float"),
+        (dict(self_weight=0.5, src_weights=[other]), "must be a dict"),
+        (dict(self_weight=0.5, src_weights={}, dst_weights=[other, other]), "twice"),
+        (dict(self_weight=0.5, src_weights={}, dst_weights=7), "a dict or a list"),
+        (dict(self_weight=0.5, src_weights={}, dst_weights=[n]), f"{n}"),
+        (dict(self_weight=0.5, src_weights={rank: 1.0}, dst_weights=[]), f"{rank}"),
+        (dict(self_weight=float("nan"), src_weights={}, dst_weights=[]), "nan"),
     ):
-        raises(ValueError, lambda given=given: bf.neighbor_allreduce(x, **given))
+        raises(ValueError, lambda given=given: bf.neighbor_allreduce(x, **given), words)
     for dtype in (torch.int32, torch.int64, torch.bool, torch.complex64):
         raises(ValueError, lambda d=dtype: bf.neighbor_allreduce(x.to(d)), "not supported")
     raises(TypeError, lambda: bf.neighbor_allreduce(x, neighbor_weights={}))
@@ -241,8 +242,6 @@ def test_neighbor_allreduce(n):
 
 def run_without_shared_memory(rank, n):
     """What ranks on different hosts do."""
-    from support import start
-
     start("gloo")
     for check in (static_topologies, neighbours_of_the_call, ranks_that_disagree, many_in_flight):
         check(rank, n)
