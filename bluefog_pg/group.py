@@ -170,7 +170,7 @@ def resolve(topology: TopologyLike, size: int) -> Topology:
 
 
 def compare_plans(backend: Any, plan: Any) -> None:
-    """Checks that each send of this call is expected; for TORCH_DISTRIBUTED_DEBUG=DETAIL.
+    """Checks that each send of this call is expected, as TORCH_DISTRIBUTED_DEBUG=DETAIL asks.
 
     Collective, and slow. Without it, of two ranks of which one has an edge of weights given by the
     call and the other has not, the first learns of it when the other does not take part, and the

@@ -1,0 +1,34 @@
+"""Ranks in notebooks."""
+
+import sys
+
+import pytest
+
+from bluefog_pg import notebook
+
+
+def test_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipyparallel", None)
+    with pytest.raises(ImportError, match=r"pip install 'bluefog_pg\[notebook\]'"):
+        notebook.cluster(2)
+
+
+def test_cells_run_on_all_ranks():
+    pytest.importorskip("ipyparallel", reason="ipyparallel, of bluefog_pg[notebook], is missing")
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    with pytest.raises(ValueError, match="at least 1"):
+        notebook.cluster(0)
+    with notebook.cluster(4, local_size=2) as ranks:
+        assert ranks.client.ids == [0, 1, 2, 3]
+        shell.run_cell_magic(
+            "px",
+            "",
+            "import torch\n"
+            "import bluefog_pg.torch as bf\n"
+            "x = bf.neighbor_allreduce(torch.tensor([3.0 * bf.rank()])).item()\n"
+            "place = bf.machine_rank(), bf.local_rank()\n",
+        )
+        assert ranks.view["x"] == [5.0, 4.0, 3.0, 6.0]  # of each, one step and two steps before it
+        assert ranks.view["place"] == [(0, 0), (0, 1), (1, 0), (1, 1)]
