@@ -114,6 +114,16 @@ class GroupState:
     def __init__(self) -> None:
         self.neighborhood: Neighborhood | None = None
         self.step = 0
+        self._windows: Any = None
+
+    @property
+    def windows(self) -> Any:
+        """The group's `GroupWindows`."""
+        if self._windows is None:
+            from bluefog_pg._window import GroupWindows
+
+            self._windows = GroupWindows()
+        return self._windows
 
     @staticmethod
     def of(backend: Any) -> "GroupState":

@@ -37,6 +37,7 @@ void Queue::retain() {
 }
 
 void Queue::release() {
+  if (::getpid() != pid_) return;
   bool last = false;
   {
     const std::lock_guard lock(mutex_);
@@ -46,6 +47,10 @@ void Queue::release() {
 }
 
 void Queue::shutdown() {
+  if (::getpid() != pid_) {
+    new std::thread(std::move(thread_));  // neither to be joined nor to be destroyed
+    return;
+  }
   std::thread thread;
   {
     const std::lock_guard lock(mutex_);

@@ -1,6 +1,8 @@
 // The thread that carries out calls that their caller does not wait for, in their order.
 #pragma once
 
+#include <unistd.h>
+
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -31,6 +33,7 @@ class Queue {
  private:
   void loop();
 
+  const int pid_ = ::getpid();  // a forked child has no such thread
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::packaged_task<void()>> calls_;  // under mutex_

@@ -22,6 +22,9 @@ struct Shape {
   bool readable;       // whether ranks show their values
 };
 
+/// A rank frees a window when its neighbours are leaving as well: until then they may still write.
+enum class Life : std::uint32_t { kOpen, kLeaving, kClosed };
+
 class Segment {
  public:
   /// Throws Error(kSystem).
@@ -39,8 +42,8 @@ class Segment {
   Mailbox mailbox_of(int writer) const;
   PairMutex& mutex_of(int writer) const;
 
-  /// Whether the owner has freed the window.
-  std::atomic<std::uint32_t>& freed() const { return control().freed; }
+  /// Of the owner: kOpen -> kLeaving -> kClosed.
+  std::atomic<Life>& life() const { return control().life; }
 
  private:
   struct Control {
@@ -50,7 +53,7 @@ class Segment {
     std::uint32_t in_degree;
     std::uint32_t dtype;
     std::uint64_t nbytes;
-    std::atomic<std::uint32_t> freed;
+    std::atomic<Life> life;
     OwnValueControl own;
   };
 

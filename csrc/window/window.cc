@@ -1,6 +1,8 @@
 // A window's life: made, freed, closed, and the mutexes in between. Its calls: window_calls.cc.
 #include "window/window.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -77,6 +79,7 @@ std::unique_ptr<Window> Window::create(Spec spec, const std::byte* own,
 
 Window::Window(Spec spec, Segment own, std::vector<std::unique_ptr<Peer>> peers)
     : spec_(std::move(spec)),
+      pid_(::getpid()),
       own_(std::move(own)),
       peers_(std::move(peers)),
       inboxes_(spec_.shape.size),
@@ -86,15 +89,26 @@ Window::Window(Spec spec, Segment own, std::vector<std::unique_ptr<Peer>> peers)
                   return at.mutex_of(key.second);
                 },
                 [this](int rank) {
-                  return spec_.lost(rank) != nullptr || peers_[rank]->segment.freed() != 0;
+                  return spec_.lost(rank) != nullptr ||
+                         peers_[rank]->segment.life() == Life::kClosed;
                 }}) {}
 
 Window::~Window() { close(); }
 
-std::vector<int> Window::not_freed() const {
+bool Window::forked() const { return ::getpid() != pid_; }
+
+void Window::check_process() const {
+  if (forked()) {
+    fail(ErrorCode::kUsage, "window '", spec_.name, "' of rank ", spec_.rank,
+         " was made in process ", pid_, " and cannot be used in process ", ::getpid(),
+         ", which was forked from it");
+  }
+}
+
+std::vector<int> Window::not_leaving() const {
   std::vector<int> ranks;
   for (int rank = 0; rank < spec_.shape.size; ++rank) {
-    if (peers_[rank] && peers_[rank]->segment.freed() == 0 && !spec_.lost(rank)) {
+    if (peers_[rank] && peers_[rank]->segment.life() == Life::kOpen && !spec_.lost(rank)) {
       ranks.push_back(rank);
     }
   }
@@ -108,8 +122,8 @@ void Window::free(const Deadline& deadline) {
   while (true) {
     {
       const Entered entered(this);
-      own_->freed() = 1;
-      missing = not_freed();
+      own_->life() = Life::kLeaving;
+      missing = not_leaving();
     }
     if (missing.empty() || deadline.passed()) break;
     std::this_thread::sleep_for(pause);
@@ -122,13 +136,19 @@ void Window::free(const Deadline& deadline) {
   }
 }
 
+Life Window::neighbor_life(int rank) {
+  const Entered entered(this);
+  return peer(rank).segment.life();
+}
+
 void Window::close() {
+  if (forked()) return;  // nothing but the mappings is this process's own
   closed_ = true;
   {
     const std::shared_lock open(open_);
     if (!own_) return;
     mutexes_.close();
-    own_->freed() = 1;
+    own_->life() = Life::kClosed;
   }
   const std::unique_lock alone(open_);
   inboxes_.clear();
@@ -151,6 +171,7 @@ std::vector<Mutexes::Key> Window::keys(bool as_owner, const std::vector<int>& ra
 }
 
 void Window::lock(const std::vector<Mutexes::Key>& keys, const Deadline& deadline) {
+  check_process();
   const std::shared_lock open(open_);
   if (closed_) {
     fail(ErrorCode::kAborted, title("a mutex"), " of rank ", spec_.rank, ": it has been freed");

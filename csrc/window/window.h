@@ -58,7 +58,8 @@ struct Statistics {
   double waited;  // seconds, for mutexes
 };
 
-/// Thread-safe; calls of several threads are served one after the other.
+/// Thread-safe; calls of several threads are served one after the other. A child that was forked
+/// from the process that made it can only destroy it.
 class Window {
  public:
   /// Collective over the group, with equal shapes. Throws Error(kSystem) where memory is refused or
@@ -114,6 +115,10 @@ class Window {
   /// Gives the memory back and makes all later calls throw Error(kAborted). Waits for nobody.
   void close();
   bool closed() const { return closed_; }
+  bool forked() const;  // whether this process is such a child
+
+  /// How far a neighbour has got with freeing it.
+  Life neighbor_life(int rank);
 
   const Spec& spec() const { return spec_; }
 
@@ -125,14 +130,16 @@ class Window {
   class Entered;  // for the time of a call: the window is open, and this thread alone in it
   class Holding;  // for the time of a call: mutexes
   std::string title(const char* what) const;
+  void check_process() const;
   void check_live(const char* what, const std::vector<Edge>& edges) const;
   void check_edges(const char* what, bool in, const std::vector<Edge>& edges) const;
   void check_weight(const char* what, double weight) const;
   Peer& peer(int rank) const;
   void show(const std::byte* own);
-  std::vector<int> not_freed() const;
+  std::vector<int> not_leaving() const;
 
   const Spec spec_;
+  const int pid_;  // of the process that made the window
   std::atomic<bool> closed_{false};
   std::atomic<bool> carries_p_{false};
   std::shared_mutex open_;  // shared by calls, alone by close()

@@ -55,7 +55,7 @@ void Window::check_live(const char* what, const std::vector<Edge>& edges) const 
     if (const char* how = spec_.lost(edge.rank)) {
       fail(ErrorCode::kPeerLost, title(what), " failed: rank ", edge.rank, " was lost: ", how);
     }
-    if (peers_[edge.rank]->segment.freed() != 0) {
+    if (peers_[edge.rank]->segment.life() == Life::kClosed) {
       fail(ErrorCode::kPeerLost, title(what), " failed: rank ", edge.rank, " has freed the window");
     }
   }

@@ -41,7 +41,8 @@ struct Window::Peer {
 
 class Window::Entered {
  public:
-  explicit Entered(Window* window) : open_(window->open_), alone_(window->mutex_) {
+  explicit Entered(Window* window)
+      : open_((window->check_process(), window->open_)), alone_(window->mutex_) {
     if (window->closed_) {
       fail(ErrorCode::kAborted, "window '", window->spec_.name, "' of rank ", window->spec_.rank,
            " has been freed, or its process group destroyed");

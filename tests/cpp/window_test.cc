@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <thread>
 
 #include "mailboxes.h"
 #include "ranks.h"
@@ -170,6 +171,15 @@ TEST(WindowTest, AFreeWaitsForNeighboursThatLive) {
   EXPECT_EQ(catch_error([&] { ring.send(Sending::kPut, 0, 1); }).code, ErrorCode::kAborted);
   EXPECT_EQ(catch_error([&] { ring.windows[0]->lock({}, Deadline::in(kPlenty)); }).code,
             ErrorCode::kAborted);
+}
+
+TEST(WindowTest, WhoWaitsForOthersToFreeStillGetsWhatTheySend) {
+  Ring ring(2);
+  std::thread free([&] { ring.windows[0]->free(Deadline::in(kPlenty)); });
+  while (ring.windows[1]->neighbor_life(0) == window::Life::kOpen) std::this_thread::yield();
+  ring.send(Sending::kPut, 1, 1);
+  ring.windows[1]->free(Deadline::in(kPlenty));
+  free.join();
 }
 
 TEST(WindowTest, WhoDoesNotComeToFreeIsNamed) {
