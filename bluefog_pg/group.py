@@ -130,6 +130,16 @@ class GroupState:
         self.step = 0
         # An environment variable, read when torch was imported.
         self.compares_plans = dist.get_debug_level() == dist.DebugLevel.DETAIL
+        self._windows: Any = None
+
+    @property
+    def windows(self) -> Any:
+        """The group's `GroupWindows`."""
+        if self._windows is None:
+            from bluefog_pg._window import GroupWindows
+
+            self._windows = GroupWindows()
+        return self._windows
 
     @staticmethod
     def of(backend: Any) -> "GroupState":

@@ -38,10 +38,13 @@ def set_topology(topology: TopologyLike, group: Any = None) -> None:
         group: a process group of backend "bluefog"; default: the world.
 
     Raises:
-        TypeError, ValueError: the topology does not fit (other number of nodes, NaN weights, ...).
+        TypeError, ValueError: the topology does not fit (other number of nodes, NaN weights, ...),
+            or windows are open.
         MismatchError: the ranks' topologies differ; the message names the edges. All ranks raise.
     """
     backend, state = member(group)
+    if windows := list(state.windows.open):
+        raise ValueError(f"the topology cannot be set while windows are open: free {windows} first")
     neighborhood = Neighborhood(topology, backend)
     state.neighborhood, state.step = neighborhood, 0
 

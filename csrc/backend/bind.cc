@@ -2,6 +2,7 @@
 #include <pybind11/chrono.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include "backend/bind_windows.h"
 #include "backend/bluefog_backend.h"
 #include "backend/gil.h"
 #include "backend/work.h"
@@ -188,4 +189,5 @@ PYBIND11_MODULE(_C, module) {
   bluefog::bind_plan(module);
   bluefog::bind_options(module, backend.attr("Options"));
   bluefog::bind_backend(module, backend);
+  bluefog::bind_windows(module);
 }

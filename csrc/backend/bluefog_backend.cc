@@ -5,6 +5,7 @@
 
 #include "backend/connect.h"
 #include "backend/gil.h"
+#include "backend/windows.h"
 #include "backend/work.h"
 #include "base/error.h"
 #include "base/process.h"
@@ -24,7 +25,8 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       options_(std::move(options)),
       cpu_(std::move(cpu)),
       makers_(std::move(makers)),
-      pid_(process_id()) {}
+      pid_(process_id()),
+      windows_(std::make_unique<GroupWindows>()) {}
 
 // The threads that are joined here may be waiting for Python's lock: the progress thread to call a
 // future's callback, those of Gloo to drop a tensor's Python object. A forked child has none of
@@ -38,6 +40,7 @@ BluefogBackend::~BluefogBackend() {
     return;
   }
   const GilReleased released;
+  windows_->close();
   executor_.reset();
   transport_.reset();
   cuda_.reset();
@@ -183,6 +186,7 @@ c10d::ErrorType BluefogBackend::getError() {
 void BluefogBackend::abort() {
   const GilReleased released;
   closed_ = true;
+  windows_->close();
   {
     std::lock_guard lock(connect_mutex_);
     if (transport_) transport_->abort();
@@ -199,6 +203,7 @@ void BluefogBackend::shutdown() {
     return;  // the threads to end are the parent's
   }
   const GilReleased released;
+  windows_->close();
   Executor* running = nullptr;
   {
     std::lock_guard lock(connect_mutex_);

@@ -23,6 +23,13 @@
 
 namespace bluefog {
 
+struct GroupWindows;
+namespace window {
+class Queue;
+class Window;
+struct Spec;
+}  // namespace window
+
 using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
 using WorkPtr = c10::intrusive_ptr<c10d::Work>;
 using Tensors = std::vector<at::Tensor>;
@@ -82,6 +89,14 @@ class BluefogBackend : public c10d::Backend {
   /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
   /// collective.
   std::string transportOf(int peer);
+
+  // ---- One-sided memory (windows.cc)
+
+  /// Collective. `spec.lost` is filled in here. Throws what Window::create does.
+  std::shared_ptr<window::Window> makeWindow(window::Spec spec, const std::byte* own);
+
+  /// Carries out the calls on windows that their callers do not wait for.
+  const std::shared_ptr<window::Queue>& windowQueue() const;
 
   /// What bluefog_pg/group.py keeps for this group (its topology); opaque here.
   std::shared_ptr<void> python_state;
@@ -212,6 +227,8 @@ class BluefogBackend : public c10d::Backend {
   bool coalescing_ = false;
   bool cuda_coalescing_ = false;
   std::vector<WorkPtr> coalesced_;
+
+  const std::unique_ptr<GroupWindows> windows_;
 
   std::mutex connect_mutex_;
   std::atomic<bool> closed_{false};            // by abort() and shutdown()

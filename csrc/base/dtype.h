@@ -1,4 +1,5 @@
-// Element types that can be averaged. Operations that only move bytes do not need one.
+// Element types that can be averaged (integers: added up, in windows). Operations that only move
+// bytes do not need one.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +7,9 @@
 
 namespace bluefog {
 
-enum class DType : std::uint8_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
+enum class DType : std::uint8_t { kFloat16, kBFloat16, kFloat32, kFloat64, kInt32, kInt64 };
+
+constexpr bool is_integer(DType dtype) { return dtype == DType::kInt32 || dtype == DType::kInt64; }
 
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
@@ -14,8 +17,10 @@ constexpr std::size_t size_of(DType dtype) {
     case DType::kBFloat16:
       return 2;
     case DType::kFloat32:
+    case DType::kInt32:
       return 4;
     case DType::kFloat64:
+    case DType::kInt64:
       return 8;
   }
   return 0;

@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/combine.h"
 
@@ -66,6 +67,16 @@ struct HalfFloat {
   }
 };
 
+// Integers wrap around, so they are added up as unsigned ones; -1 is their largest value.
+template <typename Accumulator>
+BLUEFOG_INLINE Accumulator weight_as(double weight) {
+  if constexpr (std::is_unsigned_v<Accumulator>) {
+    return static_cast<Accumulator>(static_cast<std::int64_t>(weight));
+  } else {
+    return static_cast<Accumulator>(weight);
+  }
+}
+
 template <typename Type>
 BLUEFOG_INLINE void combine_blocks(std::byte* y, std::span<const Term> terms, std::size_t nbytes) {
   using Element = typename Type::Element;
@@ -79,7 +90,7 @@ BLUEFOG_INLINE void combine_blocks(std::byte* y, std::span<const Term> terms, st
       std::fill_n(sum.data(), n, Accumulator(0));
     }
     for (std::size_t k = 0; k < terms.size(); ++k) {
-      const auto weight = static_cast<Accumulator>(terms[k].weight);
+      const auto weight = weight_as<Accumulator>(terms[k].weight);
       const auto* from = reinterpret_cast<const Element*>(terms[k].data) + begin;
       const Accumulator* wide = Type::widen(from, scratch.data(), n);
       if (k == 0) {
@@ -104,6 +115,10 @@ BLUEFOG_INLINE void combine_any(DType dtype, std::byte* y, std::span<const Term>
       return combine_blocks<Plain<float>>(y, terms, nbytes);
     case DType::kFloat64:
       return combine_blocks<Plain<double>>(y, terms, nbytes);
+    case DType::kInt32:
+      return combine_blocks<Plain<std::uint32_t>>(y, terms, nbytes);
+    case DType::kInt64:
+      return combine_blocks<Plain<std::uint64_t>>(y, terms, nbytes);
   }
 }
 

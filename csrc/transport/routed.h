@@ -20,6 +20,7 @@ class RoutedTransport : public Transport {
   std::unique_ptr<Exchange> begin(const Request& request) override;
   void abort() override;
   std::shared_ptr<std::byte> allocate(std::size_t nbytes) override;
+  const char* lost(int peer) const override { return transports_[routes_[peer]]->lost(peer); }
   void attach() override;
   void detach() override;
 

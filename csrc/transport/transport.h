@@ -100,6 +100,10 @@ class Transport {
   /// none (left).
   virtual std::shared_ptr<std::byte> allocate(std::size_t) { return nullptr; }
 
+  /// How `peer` was lost, "its process ended", as far as this transport knows without asking it;
+  /// null while it lives.
+  virtual const char* lost(int) const { return nullptr; }
+
   /// Called once by the thread that will drive exchanges for as long as the group lives, and once
   /// when it ends: a transport may tie this rank's sign of life to that thread.
   virtual void attach() {}

@@ -130,21 +130,26 @@ using Flags = std::string;
 
 class Handshake {
  public:
-  Handshake(const Rendezvous& rendezvous, int rank, int size, const Segment* own, Deadline deadline)
-      : rendezvous_(rendezvous), rank_(rank), size_(size), own_(own), deadline_(deadline) {}
+  Handshake(const Rendezvous& rendezvous, int rank, int size, int own, const Accept& accept,
+            Deadline deadline)
+      : rendezvous_(rendezvous),
+        rank_(rank),
+        size_(size),
+        own_(own),
+        accept_(accept),
+        deadline_(deadline) {}
 
-  std::vector<std::optional<Segment>> run() {
+  std::vector<bool> run() {
     const Secret name = random_bytes();
     const UniqueFd listener = listen_at(name);
     const Secret secret = random_bytes();
     const std::string host =
         std::string(name.begin(), name.end()) + std::string(secret.begin(), secret.end());
-    rendezvous_.set("shm/host", own_ == nullptr ? "" : host + boot_id());
+    rendezvous_.set("shm/host", own_ < 0 ? "" : host + boot_id());
     call_everybody();
     answer_callers(listener.get(), secret);
-    map_segments();
-    keep_mutual();
-    return std::move(segments_);
+    map_memory();
+    return mutual();
   }
 
  private:
@@ -157,7 +162,7 @@ class Handshake {
       const std::string host = rendezvous_.get(peer, "shm/host");
       Secret name;
       Hail hail{{}, rank_};
-      if (own_ == nullptr || host.empty() || host.substr(name.size() * 2) != own_boot) continue;
+      if (own_ < 0 || host.empty() || host.substr(name.size() * 2) != own_boot) continue;
       std::memcpy(name.data(), host.data(), name.size());
       std::memcpy(hail.secret.data(), host.data() + name.size(), name.size());
       UniqueFd call = connect_to(name);
@@ -188,43 +193,44 @@ class Handshake {
         continue;
       }
       --expected;
-      send_descriptor(caller.get(), own_->fd());
+      send_descriptor(caller.get(), own_);
     }
   }
 
-  void map_segments() {
-    segments_.resize(size_);
-    Flags mapped(size_, '0');
+  void map_memory() {
+    mapped_.assign(size_, '0');
     for (int peer = 0; peer < size_; ++peer) {
       if (!calls_[peer] || !wait_readable(calls_[peer].get(), deadline_)) continue;
       UniqueFd descriptor = receive_descriptor(calls_[peer].get());
       if (!descriptor) continue;
       try {
-        segments_[peer].emplace(Segment::map(std::move(descriptor), peer, size_));
-        mapped[peer] = '1';
+        accept_(peer, std::move(descriptor));
+        mapped_[peer] = '1';
       } catch (const Error& error) {
         std::fprintf(stderr, "bluefog: rank %d cannot use the shared memory of rank %d (%s)\n",
                      rank_, peer, error.what());
       }
     }
-    rendezvous_.set("shm/mapped", mapped);
+    rendezvous_.set("shm/mapped", mapped_);
   }
 
-  void keep_mutual() {
+  std::vector<bool> mutual() const {
+    std::vector<bool> reached(size_);
     for (int peer = 0; peer < size_; ++peer) {
-      if (peer != rank_ && rendezvous_.get(peer, "shm/mapped")[rank_] != '1') {
-        segments_[peer].reset();
-      }
+      reached[peer] = peer != rank_ && mapped_[peer] == '1' &&
+                      rendezvous_.get(peer, "shm/mapped")[rank_] == '1';
     }
+    return reached;
   }
 
   const Rendezvous& rendezvous_;
   const int rank_;
   const int size_;
-  const Segment* own_;
+  const int own_;
+  const Accept& accept_;
   const Deadline deadline_;
   std::vector<UniqueFd> calls_;
-  std::vector<std::optional<Segment>> segments_;
+  Flags mapped_;
 };
 
 }  // namespace
@@ -236,10 +242,24 @@ std::string boot_id() {
   return id;
 }
 
+std::vector<bool> exchange_memory(const Rendezvous& rendezvous, int rank, int size, int own,
+                                  const Accept& accept, Deadline deadline) {
+  return Handshake(rendezvous, rank, size, own, accept, deadline).run();
+}
+
 std::vector<std::optional<Segment>> exchange_segments(const Rendezvous& rendezvous, int rank,
                                                       int size, const Segment* own,
                                                       Deadline deadline) {
-  return Handshake(rendezvous, rank, size, own, deadline).run();
+  std::vector<std::optional<Segment>> segments(size);
+  const auto map = [&](int peer, UniqueFd fd) {
+    segments[peer].emplace(Segment::map(std::move(fd), peer, size));
+  };
+  const std::vector<bool> reached =
+      exchange_memory(rendezvous, rank, size, own == nullptr ? -1 : own->fd(), map, deadline);
+  for (int peer = 0; peer < size; ++peer) {
+    if (!reached[peer]) segments[peer].reset();
+  }
+  return segments;
 }
 
 }  // namespace bluefog::shm

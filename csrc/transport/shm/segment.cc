@@ -1,12 +1,7 @@
 #include "transport/shm/segment.h"
 
-#include <fcntl.h>
 #include <linux/futex.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
-#include <cerrno>
-#include <cstring>
 #include <new>
 #include <utility>
 
@@ -35,10 +30,6 @@ constexpr std::size_t heap_at(int size, std::size_t chunk_bytes, std::size_t chu
   return ring_at(size) + chunk_bytes * chunks;
 }
 
-[[noreturn]] void fail_system(const char* call) {
-  fail(ErrorCode::kSystem, "shared memory: ", call, " failed: ", std::strerror(errno));
-}
-
 // One who waits for a robust mutex learns of the owner's death from the kernel, which walks the
 // list of a dying thread's robust mutexes before it frees the process's memory: within a
 // millisecond, however large the process was, where the end of a socket comes seconds late.
@@ -53,46 +44,11 @@ void make_life(pthread_mutex_t* life) {
 
 }  // namespace
 
-Segment::Segment(UniqueFd fd, std::size_t nbytes) : fd_(std::move(fd)), nbytes_(nbytes) {
-  void* base = ::mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
-  if (base == MAP_FAILED) {
-    fail_system("mmap");
-  }
-  base_ = static_cast<std::byte*>(base);
-  ::madvise(base, nbytes, MADV_DONTDUMP);  // a core dump would fill the heap's holes with pages
-  ::madvise(base, nbytes, MADV_HUGEPAGE);  // where /sys/kernel/mm/.../shmem_enabled lets it
-}
-
-Segment::Segment(Segment&& other) noexcept
-    : fd_(std::move(other.fd_)),
-      nbytes_(other.nbytes_),
-      base_(std::exchange(other.base_, nullptr)),
-      size_(other.size_),
-      chunk_bytes_(other.chunk_bytes_),
-      chunks_(other.chunks_),
-      heap_bytes_(other.heap_bytes_) {}
-
-Segment::~Segment() {
-  if (base_ != nullptr) {
-    ::munmap(base_, nbytes_);
-  }
-}
-
 Segment Segment::create(int rank, int size, std::size_t chunk_bytes, std::size_t chunks,
                         std::size_t heap_bytes) {
   const std::size_t nbytes = heap_at(size, chunk_bytes, chunks) + heap_bytes;
-  UniqueFd fd(::memfd_create("bluefog", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd) {
-    fail_system("memfd_create");
-  }
-  if (::ftruncate(fd.get(), static_cast<off_t>(nbytes)) != 0) {
-    fail_system("ftruncate");
-  }
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    fail_system("fcntl(F_ADD_SEALS)");
-  }
-  Segment segment(std::move(fd), nbytes);
-  auto* control = new (segment.base_) Control{};
+  Segment segment(Memory::create("bluefog", nbytes));
+  auto* control = new (segment.memory_.data()) Control{};
   control->rank = static_cast<std::uint32_t>(rank);
   control->size = static_cast<std::uint32_t>(size);
   control->chunk_bytes = chunk_bytes;
@@ -108,17 +64,8 @@ Segment Segment::create(int rank, int size, std::size_t chunk_bytes, std::size_t
 }
 
 Segment Segment::map(UniqueFd fd, int rank, int size) {
-  struct stat status;
-  if (::fstat(fd.get(), &status) != 0) {
-    fail_system("fstat");
-  }
-  const auto nbytes = static_cast<std::size_t>(status.st_size);
-  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
-  if (seals < 0 || !(seals & F_SEAL_SHRINK) || nbytes < ring_at(size)) {
-    fail(ErrorCode::kSystem, "rank ", rank,
-         " sent a file that is not a sealed segment of this group");
-  }
-  Segment segment(std::move(fd), nbytes);
+  Segment segment(Memory::map(std::move(fd), ring_at(size), rank));
+  const std::size_t nbytes = segment.memory_.nbytes();
   const Control& control = segment.control();
   if (control.magic != kMagic || static_cast<int>(control.rank) != rank ||
       static_cast<int>(control.size) != size ||
@@ -127,7 +74,6 @@ Segment Segment::map(UniqueFd fd, int rank, int size) {
          control.size, " with layout ", control.magic, ", expected rank ", rank, " of ", size,
          " with layout ", kMagic, "; do all ranks run the same version of bluefog_pg?");
   }
-  segment.fd_ = UniqueFd();  // the mapping is enough; n ranks in one process would hold n * n
   segment.size_ = size;
   segment.chunk_bytes_ = control.chunk_bytes;
   segment.chunks_ = control.chunks;
@@ -136,17 +82,18 @@ Segment Segment::map(UniqueFd fd, int rank, int size) {
 }
 
 Counter& Segment::released(int peer) const {
-  return reinterpret_cast<Counter*>(base_ + counters_at())[peer];
+  return reinterpret_cast<Counter*>(memory_.data() + counters_at())[peer];
 }
 
 Counter& Segment::barred(int peer) const {
-  return reinterpret_cast<Counter*>(base_ + counters_at())[size_ + peer];
+  return reinterpret_cast<Counter*>(memory_.data() + counters_at())[size_ + peer];
 }
 
 std::size_t Segment::hello_stride() const { return hello_bytes(size_); }
 
 Hello& Segment::hello(std::uint64_t sequence) const {
-  return *reinterpret_cast<Hello*>(base_ + hellos_at(size_) + sequence % kHellos * hello_stride());
+  return *reinterpret_cast<Hello*>(memory_.data() + hellos_at(size_) +
+                                   sequence % kHellos * hello_stride());
 }
 
 EdgeView& Segment::edge(std::uint64_t sequence, int peer) const {
@@ -155,11 +102,11 @@ EdgeView& Segment::edge(std::uint64_t sequence, int peer) const {
 }
 
 std::byte* Segment::chunk(std::uint64_t index) const {
-  return base_ + ring_at(size_) + index % chunks_ * chunk_bytes_;
+  return memory_.data() + ring_at(size_) + index % chunks_ * chunk_bytes_;
 }
 
 std::byte* Segment::heap(std::size_t offset) const {
-  return base_ + heap_at(size_, chunk_bytes_, chunks_) + offset;
+  return memory_.data() + heap_at(size_, chunk_bytes_, chunks_) + offset;
 }
 
 // Read from the mutex's futex word, which the kernel's robust-futex contract defines; taking the

@@ -13,9 +13,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
-#include "base/fd.h"
 #include "transport/frame.h"
+#include "transport/shm/memory.h"
 
 namespace bluefog::shm {
 
@@ -86,12 +87,8 @@ class Segment {
   /// `rank` of a group of `size` would have made.
   static Segment map(UniqueFd fd, int rank, int size);
 
-  Segment(Segment&& other) noexcept;
-  Segment& operator=(Segment&&) = delete;
-  ~Segment();
-
-  int fd() const { return fd_.get(); }  // of one's own; a peer's is closed once it is mapped
-  Control& control() const { return *reinterpret_cast<Control*>(base_); }
+  int fd() const { return memory_.fd(); }  // of one's own; a peer's is closed once it is mapped
+  Control& control() const { return *reinterpret_cast<Control*>(memory_.data()); }
   Counter& released(int peer) const;  // how far the owner has read `peer`'s stream
   Counter& barred(
       int peer) const;  // before this position the owner's stream is no longer `peer`'s to read
@@ -113,12 +110,10 @@ class Segment {
   void say_goodbye() const;
 
  private:
-  Segment(UniqueFd fd, std::size_t nbytes);
+  explicit Segment(Memory memory) : memory_(std::move(memory)) {}
   std::size_t hello_stride() const;
 
-  UniqueFd fd_;
-  std::size_t nbytes_;
-  std::byte* base_;
+  Memory memory_;
   int size_ = 0;
   std::size_t chunk_bytes_ = 0;
   std::size_t chunks_ = 0;

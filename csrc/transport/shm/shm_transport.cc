@@ -88,6 +88,12 @@ std::shared_ptr<std::byte> ShmTransport::allocate(std::size_t nbytes) {
   return heap_ ? heap_->allocate(nbytes) : nullptr;
 }
 
+const char* ShmTransport::lost(int peer) const {
+  if (!peers_[peer]) return nullptr;
+  if (peers_[peer]->owner_died()) return "its process ended";
+  return peers_[peer]->owner_left() ? "it has left the group" : nullptr;
+}
+
 void ShmTransport::attach() {
   if (own_) own_->hold_life();
 }

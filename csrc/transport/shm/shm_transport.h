@@ -33,6 +33,7 @@ class ShmTransport : public Transport {
   std::unique_ptr<Exchange> begin(const Request& request) override;
   void abort() override;
   std::shared_ptr<std::byte> allocate(std::size_t nbytes) override;
+  const char* lost(int peer) const override;
   void attach() override;
   void detach() override;
 

@@ -1,0 +1,119 @@
+#include "window/mailbox.h"
+
+#include <span>
+#include <utility>
+
+#include "window/arithmetic.h"
+
+namespace bluefog::window {
+
+// ---- Writer
+
+// The next record continues the last one.
+Record& MailboxWriter::begin() {
+  Record& next = box_.record(back_);
+  next = box_.record(last_);
+  ++next.sequence;
+  return next;
+}
+
+void MailboxWriter::put(const std::byte* x, double weight, double p) {
+  Record& next = begin();
+  next.base = next.sequence - 1;
+  next.put_at = next.sequence;
+  ++next.puts;
+  next.p = p;
+  scale(box_.dtype, box_.buffer(back_), x, weight, box_.nbytes);
+  publish();
+}
+
+void MailboxWriter::accumulate(const std::byte* x, double weight, double p) {
+  add(x, weight, p);
+  settle();
+  publish();
+}
+
+void MailboxWriter::add(const std::byte* x, double weight, double p) {
+  x_ = x, weight_ = weight, p_ = p;
+  Record& next = begin();
+  const Record& last = box_.record(last_);
+  if (box_.control->consumed.load(std::memory_order_acquire) >= last.sequence) {
+    return begin_anew();
+  }
+  next.p = last.p + p;
+  const Term terms[] = {{box_.buffer(last_), 1.0}, {x, weight}};
+  combine(box_.dtype, box_.buffer(back_), terms, box_.nbytes, store_for(box_.nbytes));
+}
+
+void MailboxWriter::begin_anew() {
+  Record& next = box_.record(back_);
+  next.base = next.sequence - 1;
+  next.p = p_;
+  scale(box_.dtype, box_.buffer(back_), x_, weight_, box_.nbytes);
+}
+
+void MailboxWriter::settle() {
+  const Record& last = box_.record(last_);
+  if (box_.record(back_).base < last.sequence &&
+      box_.control->consumed.load(std::memory_order_acquire) >= last.sequence) {
+    begin_anew();
+  }
+}
+
+void MailboxWriter::publish() {
+  const std::uint32_t old =
+      box_.control->middle.exchange(back_ | MailboxControl::kFresh, std::memory_order_acq_rel);
+  last_ = std::exchange(back_, old & ~MailboxControl::kFresh);
+}
+
+double MailboxWriter::outstanding(std::byte* y) const {
+  const std::uint64_t consumed = box_.control->consumed.load(std::memory_order_acquire);
+  const Record& last = box_.record(last_);
+  const Term sum{box_.buffer(last_), 1.0};
+  if (consumed >= last.sequence) {
+    combine(box_.dtype, y, {}, box_.nbytes);
+    return 0;
+  }
+  if (last.base >= consumed) {
+    combine(box_.dtype, y, {&sum, 1}, box_.nbytes);
+    return last.p;
+  }
+  // The reader has kept the record that it consumed, so no buffer was given back with it.
+  std::uint32_t kept = 0;
+  while (box_.record(kept).sequence != consumed) ++kept;
+  const Term terms[] = {sum, {box_.buffer(kept), -1.0}};
+  combine(box_.dtype, y, terms, box_.nbytes);
+  return last.p - box_.record(kept).p;
+}
+
+// ---- Reader
+
+bool MailboxReader::take() {
+  if (!(box_.control->middle.load(std::memory_order_relaxed) & MailboxControl::kFresh)) {
+    return false;
+  }
+  const bool keep_spare = sequence(front_) != consumed_ && sequence(spare_) == consumed_;
+  if (!keep_spare) std::swap(front_, spare_);
+  // front_ goes: it is neither the record consumed last nor the newest.
+  front_ =
+      box_.control->middle.exchange(front_, std::memory_order_acq_rel) & ~MailboxControl::kFresh;
+  return true;
+}
+
+MailboxReader::Value MailboxReader::value() const {
+  const Record& front = box_.record(front_);
+  if (front.sequence <= consumed_) return {};
+  Value value{box_.buffer(front_), nullptr, front.p, front.put_at > consumed_};
+  if (front.base < consumed_) {
+    value.minus = box_.buffer(spare_);
+    value.p -= box_.record(spare_).p;
+  }
+  return value;
+}
+
+void MailboxReader::claim() {
+  consumed_ = sequence(front_);
+  box_.control->consumed.store(consumed_, std::memory_order_release);
+}
+
+}  // namespace bluefog::window

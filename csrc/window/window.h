@@ -1,0 +1,154 @@
+// One-sided memory: ranks that never wait for each other.
+//
+// Each rank has a value (a tensor of the caller's) and, from each of its in-neighbours, a mailbox.
+// put and accumulate write into the mailboxes of out-neighbours, get copies a neighbour's value
+// into the own mailbox of it, and update adds the mailboxes, weighted, to the value. All of this is
+// done by the rank that calls, with loads and stores: the other one need not do, or be, anything.
+// Only a mutex, and making and freeing a window, wait for others.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "base/deadline.h"
+#include "plan/plan.h"
+#include "transport/rendezvous.h"
+#include "window/inbox.h"
+#include "window/mutexes.h"
+#include "window/segment.h"
+
+namespace bluefog::window {
+
+/// How a rank sees a window. Neighbours in ascending order.
+struct Spec {
+  std::string name;
+  int rank;
+  Shape shape;
+  std::vector<int> in_neighbors;
+  std::vector<int> out_neighbors;
+  bool zero_init;  // mailboxes are empty at first; else they hold this rank's own value
+  std::function<const char*(int rank)> lost;  // how a rank was lost, null while it lives
+};
+
+/// What a call works on. `own` is the rank's value, which belongs to the caller.
+struct Call {
+  std::byte* own;
+  bool require_mutex;
+  Deadline deadline;
+};
+
+enum class Sending { kPut, kAccumulate };
+
+struct InStatistics : InboxStatistics {
+  int rank;
+};
+struct OutStatistics {
+  int rank;
+  std::uint64_t puts = 0;
+  std::uint64_t accumulates = 0;
+};
+struct Statistics {
+  std::vector<InStatistics> in;
+  std::vector<OutStatistics> out;
+  double waited;  // seconds, for mutexes
+};
+
+/// Thread-safe; calls of several threads are served one after the other. A child that was forked
+/// from the process that made it can only destroy it.
+class Window {
+ public:
+  /// Collective over the group, with equal shapes. Throws Error(kSystem) where memory is refused or
+  /// a neighbour's cannot be mapped, Error(kTimeout) naming a rank that does not come.
+  static std::unique_ptr<Window> create(Spec spec, const std::byte* own,
+                                        const Rendezvous& rendezvous, Deadline deadline);
+  ~Window();
+
+  /// Into the mailboxes at the ranks of `to`: weight * x. After that x becomes self_weight * x, and
+  /// p, if it goes along, self_weight * p. Throws, before anything is sent, Error(kUsage) for ranks
+  /// that are no out-neighbours, Error(kPeerLost) for one that was lost.
+  void send(Sending kind, std::byte* x, const std::vector<Edge>& to, double self_weight, Call call);
+
+  /// Puts weight * (the value that the rank shows) into the own mailboxes of the ranks of `from`.
+  void get(const std::vector<Edge>& from, Call call);
+
+  /// y = self_weight * own + sum of weight * mailbox over `from`; y may be own. With `reset` the
+  /// mailboxes of `from` are empty after that.
+  void update(std::byte* y, double self_weight, const std::vector<Edge>& from, bool reset,
+              Call call);
+
+  /// Puts and gets per in-neighbour that no update has used yet.
+  std::vector<std::pair<int, std::uint64_t>> versions();
+
+  /// The value and p that `rank`, an in- or out-neighbour or this rank itself, shows; also one that
+  /// was lost.
+  double value_of(int rank, std::byte* y);
+
+  /// What this rank has sent to an out-neighbour and that one has not collected, and its p. To be
+  /// relied on once that rank was lost.
+  double outstanding(int rank, std::byte* y);
+
+  /// Push-sum weights: this rank's own, or that in a mailbox.
+  double p();
+  double p_of(int in_neighbor);
+  void set_p(double p);
+  void carry_p(bool on) { carries_p_ = on; }
+
+  /// The mutexes of this rank's mailboxes at `ranks`, or, `as_owner`, of theirs here. Throws
+  /// Error(kUsage) for ranks that are no neighbours.
+  std::vector<Mutexes::Key> keys(bool as_owner, const std::vector<int>& ranks) const;
+
+  /// Takes them, or gives them back; as in Mutexes.
+  void lock(const std::vector<Mutexes::Key>& keys, const Deadline& deadline);
+  void unlock(const std::vector<Mutexes::Key>& keys);
+
+  Statistics statistics();
+
+  /// Waits until all neighbours that live have come to free the window as well, then closes it.
+  /// Throws Error(kTimeout), after closing it, naming those that did not come.
+  void free(const Deadline& deadline);
+
+  /// Gives the memory back and makes all later calls throw Error(kAborted). Waits for nobody.
+  void close();
+  bool closed() const { return closed_; }
+  bool forked() const;  // whether this process is such a child
+
+  /// How far a neighbour has got with freeing it.
+  Life neighbor_life(int rank);
+
+  const Spec& spec() const { return spec_; }
+
+ private:
+  struct Peer;
+
+  Window(Spec spec, Segment own, std::vector<std::unique_ptr<Peer>> peers);
+
+  class Entered;  // for the time of a call: the window is open, and this thread alone in it
+  class Holding;  // for the time of a call: mutexes
+  std::string title(const char* what) const;
+  void check_process() const;
+  void check_live(const char* what, const std::vector<Edge>& edges) const;
+  void check_edges(const char* what, bool in, const std::vector<Edge>& edges) const;
+  void check_weight(const char* what, double weight) const;
+  Peer& peer(int rank) const;
+  void show(const std::byte* own);
+  std::vector<int> not_leaving() const;
+
+  const Spec spec_;
+  const int pid_;  // of the process that made the window
+  std::atomic<bool> closed_{false};
+  std::atomic<bool> carries_p_{false};
+  std::shared_mutex open_;  // shared by calls, alone by close()
+  std::mutex mutex_;        // of what follows
+  std::optional<Segment> own_;
+  std::vector<std::unique_ptr<Peer>> peers_;     // by rank; null for all but neighbours
+  std::vector<std::unique_ptr<Inbox>> inboxes_;  // by rank; null for all but in-neighbours
+  double p_ = 1;
+  Mutexes mutexes_;
+};
+
+}  // namespace bluefog::window
