@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import networkx as nx
 import torch
 
 from bluefog_pg import topology as topologies
@@ -76,7 +75,7 @@ class Window:
             if topology is None
             else Neighborhood(topology, backend, of_averages=False)
         )
-        graph = _edges_of(neighborhood.topology)
+        graph = topologies.union(neighborhood.topology)
         self.name, self.rank = name, backend.rank()
         self._self_weight, sources = topologies.recv_weights(graph, self.rank)
         self._sources = dict(sorted(sources.items()))
@@ -86,6 +85,7 @@ class Window:
         self._window = _make(backend, name, tensor, self, zero_init=zero_init, readable=readable)
         self._window.carry_p(windows.with_p)
         windows.open[name] = self
+        windows.made += 1
 
     def put(
         self,
@@ -240,6 +240,15 @@ class Window:
         """Returns the associated p in the mailbox of an in-neighbour."""
         return self._window.p_of(rank)
 
+    def is_lost(self, rank: int) -> bool:
+        """Whether a neighbour has ended, or freed the window."""
+        return bool(self._window.is_lost(rank))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that this rank gives: 4 tensors per in-neighbour, 3 more if it is readable."""
+        return int(self._window.nbytes)
+
     def statistics(self) -> dict[str, Any]:
         """Returns counts per edge, and the seconds that this rank has waited for mutexes.
 
@@ -297,27 +306,12 @@ class GroupWindows:
 
     def __init__(self) -> None:
         self.open: dict[str, Window] = {}
+        self.made = 0  # so far; the same on all ranks
         self.with_p = False
 
 
 def _weights(given: Weights | None, neighbors: Sequence[int]) -> list[tuple[int, float]]:
     return _edges(neighbors if given is None else given, 1.0)
-
-
-def _edges_of(topology: nx.DiGraph | topologies.Schedule) -> nx.DiGraph:
-    """Returns the graph, or, of a `Schedule`, one with the edges of all steps, without weights."""
-    if isinstance(topology, nx.DiGraph):
-        return topology
-    if topology.period is None:
-        raise ValueError(
-            "a window needs a topology with a period, this one never repeats itself; give "
-            "Window(topology=...) a graph that has all edges to be used"
-        )
-    union = nx.DiGraph()
-    for step in range(topology.period):
-        union.add_nodes_from(topology(step).nodes)
-        union.add_edges_from(topology(step).edges)
-    return union
 
 
 def _agree_on_window(
@@ -370,7 +364,7 @@ def _problem(backend: Any, tensor: torch.Tensor, name: str, own_topology: bool) 
                 "no topology is set: call bluefog_pg.set_topology(...), or give the window its own"
             )
         if not own_topology:
-            _edges_of(state.neighborhood.topology)
+            topologies.union(state.neighborhood.topology)
     except (TypeError, ValueError) as error:
         return error
     return None

@@ -34,6 +34,13 @@ def win_free(name: str | None = None, *, group: Any = None) -> None:
         _window(each, group).free()
 
 
+def win_close(name: str, *, group: Any = None) -> None:
+    """Ends a window without a word to the others, if there is one; see `Window.close`."""
+    window = _windows(group).open.get(name)
+    if window is not None:
+        window.close()
+
+
 def win_put(
     tensor: torch.Tensor,
     name: str,

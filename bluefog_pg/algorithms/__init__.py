@@ -5,6 +5,7 @@ decorate it with `register` and import it here; tests and the table in the docs 
 """
 
 from .algorithm import Algorithm
+from .asynchronous import ADPSGD, A2CiD2, AsyncPushSum, PullGet, WinPut
 from .atc import ATC
 from .awc import AWC
 from .ceca import CECA
@@ -30,12 +31,15 @@ from .relay_sgd import RelaySGD
 from .slowmo import SlowMo
 
 __all__ = [
+    "ADPSGD",
     "ATC",
     "AWC",
     "CECA",
     "D2",
     "EXTRA",
+    "A2CiD2",
     "Algorithm",
+    "AsyncPushSum",
     "DIGing",
     "DecentLaM",
     "DiLoCo",
@@ -52,6 +56,7 @@ __all__ = [
     "MomentumTracking",
     "NoLoCo",
     "PostLocalSGD",
+    "PullGet",
     "PushDIGing",
     "PushPull",
     "PushSum",
@@ -59,6 +64,7 @@ __all__ = [
     "RelaySGD",
     "SemiATCTracking",
     "SlowMo",
+    "WinPut",
     "get",
     "names",
     "register",

@@ -58,6 +58,10 @@ class Algorithm:
     leaves alone the blocks that have an exchange under way.
     """
 
+    asynchronous: ClassVar[bool] = False
+    """Whether it waits for no other rank in a step, so that ranks may make different numbers of
+    them: nothing else of a step may wait then either."""
+
     default_topology: ClassVar[str] = "one_peer_exponential"
     """What is averaged over where neither the user nor the group has a topology."""
     buffers_over: ClassVar[str] = "W"
@@ -122,6 +126,12 @@ class Algorithm:
 
         Where x is something else inside of a step than between steps (`Block.converted`), this
         makes it what it was.
+        """
+
+    def settled(self, block: Block) -> None:
+        """Of asynchronous ones, where all ranks have come to a point at which nobody sends.
+
+        Takes in what has been sent to this rank.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Block:
 
     converted = False
     """For an algorithm's own use: whether x is something else than it is between steps."""
+    window: Any = None
+    """For an algorithm's own use: a `bluefog_pg.Window` on x, which `finish` must not move then."""
 
     def __init__(self, tensors: Sequence[torch.Tensor], network: Network, index: int = 0) -> None:
         """index: its place among the blocks of a model, in the order of a forward pass."""
@@ -90,10 +92,11 @@ class Block:
         return [name for name in self._values if name != "x"]
 
     def memory(self) -> dict[str, int]:
-        """Returns bytes by part: "x", other variables, "x arriving" and so on, "gradients"."""
+        """Returns bytes by part: "x", other variables, "x arriving", "gradients" and so on."""
         parts = {name: flat.flat.nbytes for name, flat in self._values.items()}
         parts |= {f"{name} arriving": flat.flat.nbytes for name, flat in self._arrivals.items()}
-        return parts | ({"gradients": self._gradient.flat.nbytes} if self._gradient else {})
+        parts |= {"gradients": self._gradient.flat.nbytes} if self._gradient else {}
+        return parts | ({"window": self.window.nbytes} if self.window else {})
 
     def nbytes(self) -> int:
         """Returns the bytes of all of its memory, parameters included."""

@@ -106,6 +106,10 @@ class Network:
         finally:
             self.traffic.wait_seconds += time.perf_counter() - began
 
+    def barrier(self) -> None:
+        """Waits until all ranks of the group have come here."""
+        self.wait(self.backend.barrier())
+
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Replaces a tensor by its mean over all ranks of the group, and returns it."""
         self.wait(self.backend.allreduce([tensor]))

@@ -130,9 +130,16 @@ class Cycle:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Takes a step that has begun to its end: nothing is under way then, and x is final."""
+        """Takes a step that has begun to its end: nothing is under way then, and x is final.
+
+        Collective with an asynchronous algorithm.
+        """
         self.end_step()
         self.combine()
+        if self.algorithm.asynchronous:
+            self.network.barrier()  # all has been sent
+            self._tell(self.algorithm.settled)
+            self.network.barrier()  # nothing has been sent since
 
     @torch.no_grad()
     def combine(self, late: bool = False) -> None:

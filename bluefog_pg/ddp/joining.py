@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
+from bluefog_pg.algorithms.algorithm import Algorithm
 from bluefog_pg.ddp.cycle import Cycle
 
 
@@ -13,6 +14,7 @@ class Joining(Joinable):
     """The part of DecentralizedDataParallel that lets ranks make different numbers of steps."""
 
     _cycle: Cycle
+    algorithm: Algorithm
     process_group: Any
 
     def __init__(self) -> None:
@@ -29,7 +31,8 @@ class Joining(Joinable):
 
         A rank that leaves goes on to average its parameters until all have left; its gradient
         counts as 0, and it takes no optimizer step. For several models: ``with Join([a, b]):`` of
-        torch.distributed.algorithms.join. Each step costs a small all-reduce.
+        torch.distributed.algorithms.join. Each step costs a small all-reduce. With an asynchronous
+        algorithm it costs nothing, and a rank that leaves just waits.
 
         Raises:
             ValueError: divide_by_initial_world_size=False: gradients are not divided.
@@ -55,6 +58,8 @@ class Joining(Joinable):
 
     def _tell_those_without_data(self) -> None:
         """Before a step's first exchange: those who have left the context are to serve one more."""
+        if self.algorithm.asynchronous:
+            return
         if self._notice is not None:
             self._notice.wait()
         self._notice = Join.notify_join_context(self)

@@ -1,8 +1,9 @@
 """What training with DecentralizedDataParallel has cost so far."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bluefog_pg.blocks.block import Block
 from bluefog_pg.blocks.buffers import BufferBlock
@@ -21,13 +22,18 @@ class Statistics:
     """Payload, counted once per neighbour that it went to."""
     wait_seconds: float
     """In which the program stood still for neighbours; the rest of the exchange was overlapped."""
+    staleness: Mapping[int, int] = field(default_factory=dict)
+    """Of asynchronous algorithms, by in-neighbour: how many of this rank's averages in a row, up to
+    the last one, found nothing new from it; the largest of all blocks."""
     memory: Mapping[str, int] = field(default_factory=dict)
     """Bytes by part: "x" the parameters, "y" an algorithm's variable y, "x arriving" where averages
-    of x arrive, "gradients" a flat copy, "buffers" copies of BatchNorm statistics and the like."""
+    of x arrive, "gradients" a flat copy, "buffers" copies of BatchNorm statistics and the like,
+    "window" mailboxes."""
 
 
-def gather(network: Network, blocks: Iterable[Block], buffers: Iterable[BufferBlock]) -> Statistics:
+def gather(network: Network, blocks: Sequence[Block], buffers: Iterable[BufferBlock]) -> Statistics:
     """Returns the statistics of a model that consists of these."""
+    windows = [block.window.statistics() for block in blocks if block.window]
     memory: Counter[str] = Counter()
     for block in blocks:
         memory.update(block.memory())
@@ -38,6 +44,15 @@ def gather(network: Network, blocks: Iterable[Block], buffers: Iterable[BufferBl
         steps=network.step,
         exchanges=traffic.exchanges,
         bytes_sent=traffic.bytes_sent,
-        wait_seconds=traffic.wait_seconds,
+        wait_seconds=traffic.wait_seconds + sum(each["waited"] for each in windows),
+        staleness=_largest(windows),
         memory=dict(memory),
     )
+
+
+def _largest(windows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    largest: dict[int, int] = {}
+    for window in windows:
+        for rank, edge in window["in"].items():
+            largest[rank] = max(largest.get(rank, 0), edge["staleness"])
+    return largest

@@ -312,7 +312,8 @@ class DecentralizedDataParallel(nn.Module, Joining):
                     f"parameter {name} has dtype {parameter.dtype}, which cannot be averaged"
                 )
         self._backward.watch(self._trained)
-        buffers = module_sync.floating_buffers(self.module) if self.broadcast_buffers else []
+        averages_buffers = self.broadcast_buffers and not self.algorithm.asynchronous
+        buffers = module_sync.floating_buffers(self.module) if averages_buffers else []
         network, cap = self._cycle.network, self._cap_bytes
         self._cycle.take(
             [self._make_block(*of) for of in enumerate(split_into_buckets(self._trained, cap))],

@@ -56,7 +56,7 @@ from .static.exponential import exponential, symmetric_exponential
 from .static.grid import hypercube, mesh2d, torus2d
 from .static.random_graphs import erdos_renyi, random_regular
 from .static.trees import balanced_tree
-from .transform import column_stochastic, each_graph, lazy, row_stochastic
+from .transform import column_stochastic, each_graph, lazy, row_stochastic, union
 from .weights import recv_weights, send_ranks
 
 __all__ = [
@@ -136,5 +136,6 @@ __all__ = [
     "star",
     "symmetric_exponential",
     "torus2d",
+    "union",
     "validate",
 ]

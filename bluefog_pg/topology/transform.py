@@ -84,6 +84,28 @@ def received(graph: nx.DiGraph) -> nx.DiGraph:
     return _weighted((j, i, 1.0) for i in range(len(graph)) for j in _sources(graph, i) or [i])
 
 
+def union(topology: nx.DiGraph | Schedule) -> nx.DiGraph:
+    """Returns a graph with the edges of all steps of a schedule, without weights.
+
+    A graph is returned as it is.
+
+    Raises:
+        ValueError: a schedule without a period.
+    """
+    if not isinstance(topology, Schedule):
+        return topology
+    if topology.period is None:
+        raise ValueError(
+            f"{topology.name or 'the schedule'} never repeats itself, so there is no telling which "
+            "edges it has; give a graph that has all edges to be used"
+        )
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(topology.size))
+    for step in range(topology.period):
+        graph.add_edges_from(topology(step).edges)
+    return graph
+
+
 def _sources(graph: nx.DiGraph, rank: int) -> list[int]:
     return [int(source) for source in graph.pred[rank] if source != rank]
 

@@ -5,6 +5,7 @@ A thin layer over bluefog_pg and torch.distributed, with BlueFog's names, defaul
     context, lifecycle, layout   init and shutdown; ranks, machines
     topologies, topology_util    who averages with whom
     collectives, neighbor, gossip  operations; `machines` has those of whole machines
+    windows                      one-sided operations
     handles                      what `_nonblocking` forms return
     optimizers, helpers          training
     timeline, capabilities       the rest
@@ -65,6 +66,9 @@ from bluefog_pg.torch.optimizers import (
     DistributedGradientAllreduceOptimizer,
     DistributedHierarchicalNeighborAllreduceOptimizer,
     DistributedNeighborAllreduceOptimizer,
+    DistributedPullGetOptimizer,
+    DistributedPushSumOptimizer,
+    DistributedWinPutOptimizer,
 )
 from bluefog_pg.torch.timeline import (
     timeline_context,
@@ -103,6 +107,27 @@ from bluefog_pg.torch.topology_util import (
     SymmetricExponentialGraph,
     isPowerOf,
 )
+from bluefog_pg.torch.windows import (
+    get_current_created_window_names,
+    get_win_version,
+    turn_off_win_ops_with_associated_p,
+    turn_on_win_ops_with_associated_p,
+    win_accumulate,
+    win_accumulate_nonblocking,
+    win_associated_p,
+    win_create,
+    win_free,
+    win_get,
+    win_get_nonblocking,
+    win_lock,
+    win_mutex,
+    win_poll,
+    win_put,
+    win_put_nonblocking,
+    win_update,
+    win_update_then_collect,
+    win_wait,
+)
 
 __all__ = [
     "CommunicationType",
@@ -112,6 +137,9 @@ __all__ = [
     "DistributedGradientAllreduceOptimizer",
     "DistributedHierarchicalNeighborAllreduceOptimizer",
     "DistributedNeighborAllreduceOptimizer",
+    "DistributedPullGetOptimizer",
+    "DistributedPushSumOptimizer",
+    "DistributedWinPutOptimizer",
     "ExponentialGraph",
     "ExponentialTwoGraph",
     "FullyConnectedGraph",
@@ -143,7 +171,9 @@ __all__ = [
     "broadcast_nonblocking_",
     "broadcast_optimizer_state",
     "broadcast_parameters",
+    "get_current_created_window_names",
     "get_skip_negotiate_stage",
+    "get_win_version",
     "hierarchical_neighbor_allreduce",
     "hierarchical_neighbor_allreduce_nonblocking",
     "in_neighbor_machine_ranks",
@@ -183,6 +213,23 @@ __all__ = [
     "timeline_end_activity",
     "timeline_start_activity",
     "topology_util",
+    "turn_off_win_ops_with_associated_p",
+    "turn_on_win_ops_with_associated_p",
     "unified_mpi_window_model_supported",
     "wait",
+    "win_accumulate",
+    "win_accumulate_nonblocking",
+    "win_associated_p",
+    "win_create",
+    "win_free",
+    "win_get",
+    "win_get_nonblocking",
+    "win_lock",
+    "win_mutex",
+    "win_poll",
+    "win_put",
+    "win_put_nonblocking",
+    "win_update",
+    "win_update_then_collect",
+    "win_wait",
 ]

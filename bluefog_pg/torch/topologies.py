@@ -1,11 +1,16 @@
 """Who averages with whom: the graph of ranks, and that of machines."""
 
+import logging
+
 import networkx as nx
 
 from bluefog_pg import ops
 from bluefog_pg import topology as topologies
 from bluefog_pg.topology.graph import check_graph, check_type
 from bluefog_pg.torch.context import Chosen, current, machine_rank, machine_size
+from bluefog_pg.torch.windows import get_current_created_window_names
+
+_logger = logging.getLogger("bluefog_pg.torch")
 
 
 def set_topology(topology: nx.DiGraph | None = None, is_weighted: bool = False) -> bool:
@@ -18,13 +23,16 @@ def set_topology(topology: nx.DiGraph | None = None, is_weighted: bool = False) 
             average, 1 / (in-degree + 1), of itself and its in-neighbours.
 
     Returns:
-        True.
+        False, and an error in the log, while there are windows, which keep the topology; else True.
 
     Raises:
         TypeError: not an nx.DiGraph, or not of as many nodes as there are ranks.
         MismatchError (a ValueError): the ranks' graphs differ.
     """
     context = current()
+    if names := get_current_created_window_names():
+        _logger.error("set_topology: free the windows %s first", names)
+        return False
 
     def checked(size: int) -> nx.DiGraph:  # called where errors are told to all ranks
         return chosen(topology, is_weighted, size, "rank").used()

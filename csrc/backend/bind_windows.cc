@@ -190,6 +190,10 @@ void bind_windows(py::module_& module) {
             self.drain();
             self.window().set_p(p);
           })
+      .def(
+          "is_lost", [](TensorWindow& self, int rank) { return self.window().lost(rank); },
+          py::arg("rank"))
+      .def_property_readonly("nbytes", [](TensorWindow& self) { return self.window().nbytes(); })
       .def_static("check", &check_tensor, py::arg("tensor"), py::arg("window"))
       .def_property_readonly("closed", [](TensorWindow& self) { return self.window().closed(); })
       .def_property_readonly("tensor", &TensorWindow::tensor);

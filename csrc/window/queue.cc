@@ -1,5 +1,4 @@
 #include "window/queue.h"
-#include "base/process.h"
 
 #include <utility>
 

@@ -6,9 +6,9 @@
 #include <thread>
 #include <utility>
 
+#include "base/process.h"
 #include "transport/shm/handshake.h"
 #include "window/window_impl.h"
-#include "base/process.h"
 
 namespace bluefog::window {
 namespace {
@@ -133,6 +133,16 @@ void Window::free(const Deadline& deadline) {
     fail(ErrorCode::kTimeout, "rank ", spec_.rank, " waited ", deadline.timeout_seconds(),
          " s for ", name_ranks(missing), " to free window '", spec_.name, "' as well");
   }
+}
+
+bool Window::lost(int rank) {
+  const Entered entered(this);
+  return peer(rank).segment.life() == Life::kClosed || spec_.lost(rank) != nullptr;
+}
+
+std::size_t Window::nbytes() {
+  const Entered entered(this);
+  return own_->nbytes();
 }
 
 Life Window::neighbor_life(int rank) {

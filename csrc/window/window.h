@@ -117,6 +117,12 @@ class Window {
   bool closed() const { return closed_; }
   bool forked() const;  // whether this process is such a child
 
+  /// Whether a neighbour has ended or freed the window.
+  bool lost(int rank);
+
+  /// Bytes of this rank's part of the window.
+  std::size_t nbytes();
+
   /// How far a neighbour has got with freeing it.
   Life neighbor_life(int rank);
 

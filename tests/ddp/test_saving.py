@@ -118,9 +118,11 @@ def test_resumes_bit_for_bit():
 
 
 def resume_everything(rank, nproc):
-    """Every algorithm that there is, at step 5 of 8, by the names that users know."""
+    """Every algorithm whose course is the same each time, at step 5 of 8."""
     dist.init_process_group("bluefog")
     for name in algorithms.names():
+        if algorithms.get(name).asynchronous:  # see algorithms/test_asynchronous.py
+            continue
         sgd = partial(Run, name, optimizer=torch.optim.SGD)
         whole = sgd().train(rank, range(8))
         saved = sgd().train(rank, range(5)).save()

@@ -89,6 +89,19 @@ class Facts:
         return None
 
     @cached_property
+    def one_way(self) -> str | None:
+        for step, w in enumerate(self.matrices):
+            receivers, senders = messages(w)
+            edges = set(zip(senders.tolist(), receivers.tolist(), strict=True))
+            for sender, receiver in sorted(edges):
+                if (receiver, sender) not in edges:
+                    return (
+                        f"rank {sender} sends to rank {receiver}, which does not send to it"
+                        f"{self._in_round(step)}"
+                    )
+        return None
+
+    @cached_property
     def unreachable(self) -> str | None:
         """Whether each rank hears, over others and in a period, of each other rank."""
         from scipy.sparse.csgraph import breadth_first_order

@@ -8,6 +8,7 @@ it, which may be set anew before each step:
     self_weight, src_weights, dst_weights     as in `neighbor_allreduce`
     src_machine_weights, dst_machine_weights  as in `hierarchical_neighbor_allreduce`
     enable_topo_check                         False at first
+    force_barrier                             False at first; of those on windows
 
 With `num_steps_per_communication` J, one in J passes communicates: J passes and a step accumulate
 gradients, and steps in between are local.
@@ -21,6 +22,9 @@ from .factories import (
     DistributedGradientAllreduceOptimizer,
     DistributedHierarchicalNeighborAllreduceOptimizer,
     DistributedNeighborAllreduceOptimizer,
+    DistributedPullGetOptimizer,
+    DistributedPushSumOptimizer,
+    DistributedWinPutOptimizer,
 )
 
 __all__ = [
@@ -31,4 +35,7 @@ __all__ = [
     "DistributedGradientAllreduceOptimizer",
     "DistributedHierarchicalNeighborAllreduceOptimizer",
     "DistributedNeighborAllreduceOptimizer",
+    "DistributedPullGetOptimizer",
+    "DistributedPushSumOptimizer",
+    "DistributedWinPutOptimizer",
 ]

@@ -29,10 +29,12 @@ class Distributed:
         self.enable_topo_check = False
         self._synchronizes = True
         self._has_timeline = False
-        network = ByAttributes(self)
-        self._parts = [Part(m, parameters_of(m, self), network, every) for m in models]
+        self._parts = [self._make_part(model, every) for model in models]
         for part in self._parts:
             watch_forward(self, part)
+
+    def _make_part(self, model: nn.Module, every: int) -> Part:
+        return Part(model, parameters_of(model, self), ByAttributes(self), every)
 
     def synchronize(self) -> None:
         """Waits for what is under way, and puts it in place; `step` does that otherwise."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from bluefog_pg.algorithms import AsyncPushSum, PullGet, WinPut
+from bluefog_pg.algorithms.asynchronous.windowed import Windowed
 from bluefog_pg.torch.optimizers.base import wrap
 from bluefog_pg.torch.optimizers.combining import (
     AdaptThenCombine,
@@ -17,6 +19,7 @@ from bluefog_pg.torch.optimizers.combining import (
     GradientAllreduce,
 )
 from bluefog_pg.torch.optimizers.communication import CommunicationType
+from bluefog_pg.torch.optimizers.on_windows import OnWindows
 
 Optimizer = torch.optim.Optimizer
 Model = nn.Module | Sequence[nn.Module]
@@ -73,6 +76,41 @@ def DistributedHierarchicalNeighborAllreduceOptimizer(
     """Deprecated: the same with CommunicationType.hierarchical_neighbor_allreduce."""
     over = CommunicationType.hierarchical_neighbor_allreduce
     return _deprecated(optimizer, model, over, num_steps_per_communication)
+
+
+def DistributedWinPutOptimizer(
+    optimizer: Optimizer,
+    model: Model,
+    num_steps_per_communication: int = 1,
+    window_prefix: str | None = None,
+) -> Optimizer:
+    """Puts parameters to neighbours that do not wait for them: `bluefog_pg.algorithms.WinPut`.
+
+    The knobs `dst_weights` and `force_barrier` may be set before each step; `unregister_window()`
+    ends it. window_prefix: names of its windows begin with it.
+    """
+    algorithm = WinPut()
+    algorithm.window_prefix = window_prefix or "DistributedWinPutOptimizer"
+    return _on_windows(algorithm, optimizer, model, num_steps_per_communication)
+
+
+def DistributedPullGetOptimizer(
+    optimizer: Optimizer, model: Model, num_steps_per_communication: int = 1
+) -> Optimizer:
+    """Gets the parameters that neighbours have, at any time: `bluefog_pg.algorithms.PullGet`."""
+    return _on_windows(PullGet(), optimizer, model, num_steps_per_communication)
+
+
+def DistributedPushSumOptimizer(
+    optimizer: Optimizer, model: Model, num_steps_per_communication: int = 1
+) -> Optimizer:
+    """Push-sum without waiting: `bluefog_pg.algorithms.AsyncPushSum`."""
+    return _on_windows(AsyncPushSum(), optimizer, model, num_steps_per_communication)
+
+
+def _on_windows(algorithm: Windowed, optimizer: Optimizer, model: Model, every: int) -> Optimizer:
+    kind = type("OnWindows", (OnWindows,), {"_algorithm": algorithm})
+    return wrap(kind, optimizer, model, NEIGHBORS, every)
 
 
 def _deprecated(

@@ -1,0 +1,30 @@
+from bluefog_pg.algorithms.asynchronous.windowed import Windowed
+from bluefog_pg.algorithms.registry import register
+from bluefog_pg.blocks.block import Block
+
+
+@register("win_put")
+class WinPut(Windowed):
+    """Asynchronous D-PSGD by put: averages with what has come so far (arXiv:2111.04287).
+
+    x' = w_ii x + sum_j w_ij m_j - lr g(x);  m_j = the x_j that neighbour j has put last
+
+    BlueFog's DistributedWinPutOptimizer. Each forward pass begins with a put of x to the
+    out-neighbours; averages are taken right before optimizer.step(). Fast ranks pull more often
+    than slow ones, so the mean is not kept: x settles near a minimum that weighs fast ranks more.
+    Any optimizer.
+    """
+
+    def before_forward(self, block: Block) -> None:
+        reached = [self._reach(self._put, j, block) for j in self._destinations(block)]
+        self._sent(block, sum(map(bool, reached)))
+
+    def before_step(self, block: Block) -> None:
+        self._average(block)
+
+    def before_skip(self, block: Block) -> None:
+        self._average(block)
+
+    def _put(self, rank: int, block: Block) -> None:
+        weights = self.dst_weights or {}
+        block.window.put(dst_weights={rank: weights.get(rank, 1.0)})
