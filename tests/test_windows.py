@@ -1,13 +1,11 @@
 """One-sided windows: BlueFog's semantics, by values."""
 
-from functools import partial
-
 import networkx as nx
 import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
-from support import FLOATS, assert_same, start, value_of
+from support import assert_same, start, value_of
 
 import bluefog_pg as bf
 
