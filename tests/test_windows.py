@@ -1,6 +1,5 @@
 """One-sided windows: BlueFog's semantics, by values."""
 
-
 import networkx as nx
 import pytest
 import torch

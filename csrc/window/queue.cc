@@ -1,5 +1,7 @@
 #include "window/queue.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace bluefog::window {
@@ -18,6 +20,7 @@ std::shared_future<void> Queue::submit(std::function<void()> call) {
 }
 
 void Queue::loop() {
+  ::pthread_setname_np(::pthread_self(), "bluefog windows");
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stopping_ || !calls_.empty(); });
