@@ -20,8 +20,8 @@ namespace {
 using Place = PlaceSink::Place;
 using RedOp = c10d::ReduceOp::RedOpType;
 
-// An all_reduce up to this size is one exchange, in which every rank sums everything. Two ranks move
-// no more bytes that way than in two exchanges.
+// An all_reduce up to this size is one exchange, in which every rank sums everything. Two ranks
+// move no more bytes that way than in two exchanges.
 constexpr std::size_t sums_all_up_to(int ranks) { return ranks == 2 ? 1 << 20 : 64 << 10; }
 
 bool is_dense(const at::Tensor& tensor) {
