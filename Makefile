@@ -15,7 +15,7 @@ DEPS    := $(VENV)/.bluefog-deps-$(TORCH)
 BUILT   := $(VENV)/.bluefog-built-$(TORCH)
 RIVALS  := $(VENV)/.bluefog-rivals-$(TORCH)
 export PATH := $(PATH):$(BIN)
-BENCHMARKS := neighbor_allreduce neighbor_allgather all_reduce ddp_step training overlap
+BENCHMARKS := neighbor_allreduce neighbor_allgather all_reduce win_put ddp_step training overlap
 SANITIZERS := address undefined thread
 # Folders are in the list because removing a file changes only its folder.
 SOURCES := setup.py pyproject.toml CMakeLists.txt \

@@ -37,8 +37,8 @@ from bluefog_pg.ops import Weights, _edges
 class Window:
     """A tensor and mailboxes for it, under a name; a context manager that frees itself.
 
-    Making one is collective: all ranks bring the same name, dtype and shape. While a group has
-    windows its topology cannot be set.
+    Making one is collective: all ranks bring the same name, dtype and shape. While there are
+    windows on a group's topology, that cannot be set.
 
     Args:
         tensor: this rank's value, which `update` changes in place: contiguous, on the CPU, of dtype
@@ -77,6 +77,7 @@ class Window:
         )
         graph = topologies.union(neighborhood.topology)
         self.name, self.rank = name, backend.rank()
+        self.has_own_topology = topology is not None
         self._self_weight, sources = topologies.recv_weights(graph, self.rank)
         self._sources = dict(sorted(sources.items()))
         self.in_neighbors = list(self._sources)
@@ -308,6 +309,10 @@ class GroupWindows:
         self.open: dict[str, Window] = {}
         self.made = 0  # so far; the same on all ranks
         self.with_p = False
+
+    def on_topology(self) -> list[str]:
+        """Returns the names of those on the group's topology."""
+        return [name for name, window in self.open.items() if not window.has_own_topology]
 
 
 def _weights(given: Weights | None, neighbors: Sequence[int]) -> list[tuple[int, float]]:

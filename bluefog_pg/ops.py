@@ -39,11 +39,11 @@ def set_topology(topology: TopologyLike, group: Any = None) -> None:
 
     Raises:
         TypeError, ValueError: the topology does not fit (other number of nodes, NaN weights, ...),
-            or windows are open.
+            or windows on the present one are open.
         MismatchError: the ranks' topologies differ; the message names the edges. All ranks raise.
     """
     backend, state = member(group)
-    if windows := list(state.windows.open):
+    if windows := state.windows.on_topology():
         raise ValueError(f"the topology cannot be set while windows are open: free {windows} first")
     neighborhood = Neighborhood(topology, backend)
     state.neighborhood, state.step = neighborhood, 0

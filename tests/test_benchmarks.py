@@ -21,6 +21,7 @@ MODULES = ("case", "measure", "table", "world")
 CONTENDERS = {
     "neighbor_allreduce": {"bluefog", "bluefog, own memory", "gloo"},
     "neighbor_allgather": {"bluefog", "bluefog, own memory", "gloo"},
+    "win_put": {"bluefog", "bluefog, two-sided"},
     "all_reduce": {"bluefog", "bluefog, own memory", "gloo"},
     "ddp_step": {"bluefog", "no communication", "gloo, flat", "decent-dp", "DDP on gloo"},
 }
