@@ -318,7 +318,10 @@ def test_check_for_an_algorithm(topo):
         (["exponential", "-n", 4, "--set", "base=1"], "base must be at least 2, got 1"),
         (["absent.json"], "No such file or directory: 'absent.json'"),
         (["absent.py:make"], "No such file or directory: 'absent.py'"),
-        (["ring", "-n", 4, "--algorithm", "adam"], "unknown algorithm 'adam'; known: atc, awc"),
+        (
+            ["ring", "-n", 4, "--algorithm", "adam"],
+            "unknown algorithm 'adam'; known: a2cid2, ad_psgd, ",
+        ),
     ],
 )
 def test_usage_is_told_from_problems(topo, arguments, message):

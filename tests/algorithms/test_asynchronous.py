@@ -205,7 +205,7 @@ def test_constants_of_a2cid2():
 
 def refusals(rank, nproc):
     dist.init_process_group("bluefog")
-    with pytest.raises(ValueError, match=r"ad_psgd needs .* edges go both ways: rank 0 sends to"):
+    with pytest.raises(ValueError, match=r"ad_psgd needs .* go both ways: rank 0 sends to"):
         make("ad_psgd", torch.zeros(3), graph="exponential")
     with pytest.raises(ValueError, match="never repeats itself"):
         make("win_put", torch.zeros(3), graph="random_matching")

@@ -49,15 +49,21 @@ AVERAGING = ("atc", "awc", "diging", "dmsgd", "dmsgd_mixed", "gasloc", "gossipgr
 PUSH = ("push_diging", "push_sum")
 NO_NEEDS = ("diloco", "gradient_allreduce", "hierarchical_sgd", "local_sgd", "post_local_sgd",
             "slowmo")  # fmt: skip
-ALL = (*CORRECTORS, *AVERAGING, *PUSH, *NO_NEEDS)
+PAIRWISE = ("a2cid2", "ad_psgd")
+ONE_SIDED = ("async_push_sum", "pull_get", "win_put")
+ALL = (*CORRECTORS, *AVERAGING, *PUSH, *NO_NEEDS, *PAIRWISE, *ONE_SIDED)
 
 
 @pytest.mark.parametrize("n", [8, 12, 16, 17, 33])
 def test_correctors_are_refused_where_w_changes_or_is_not_symmetric_and_nothing_else_is(n):
     for make in STATIC_SYMMETRIC.values():
         assert set(safe_for(make(n))) >= set(ALL)
-    for make in OTHERS.values():
-        assert set(safe_for(make(n))) == {*AVERAGING, *PUSH, *NO_NEEDS}
+    for name, make in OTHERS.items():
+        graph = make(n)
+        asynchronous = ONE_SIDED if "Equi" not in name else ()  # these never repeat themselves
+        both_ways = PAIRWISE if name == "Base-2" else ()
+        expected = {*AVERAGING, *PUSH, *NO_NEEDS, *asynchronous, *both_ways}
+        assert set(safe_for(graph)) == expected, name
 
 
 def test_every_algorithm_is_accounted_for():
@@ -145,11 +151,11 @@ def digraph(*edges):
 
 def test_push_sum_needs_columns_only_and_push_pull_rows():
     columns = digraph((0, 0, 0.5), (0, 1, 0.5), (1, 1, 0.25), (1, 0, 0.25), (1, 2, 0.5), (2, 0, 1))
-    assert safe_for(columns) == tuple(sorted({*PUSH, *NO_NEEDS}))
+    assert safe_for(columns) == tuple(sorted({"async_push_sum", *PUSH, *NO_NEEDS}))
     rows = columns.reverse()
-    assert safe_for(rows) == tuple(sorted({"push_pull", *NO_NEEDS}))  # C is made of the edges
+    assert safe_for(rows) == tuple(sorted({"push_pull", *ONE_SIDED, *NO_NEEDS}))  # C: of the edges
     unweighted = nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)])  # as is push-sum's C
-    assert safe_for(unweighted) == tuple(sorted({"push_pull", *PUSH, *NO_NEEDS}))
+    assert safe_for(unweighted) == tuple(sorted({"push_pull", *ONE_SIDED, *PUSH, *NO_NEEDS}))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +185,9 @@ def test_push_sum_needs_columns_only_and_push_pull_rows():
         ("relay_sgd", nx.disjoint_union(star(2), star(2)),
          "no path leads from rank 0 to ranks 2, 3$"),
         ("relay_sgd", one_peer_hypercube(4), "changes from step to step"),
+        ("ad_psgd", exponential(4),
+         "edges that connect all ranks and go both ways: rank 0 sends to rank 1, which does not"),
+        ("win_put", equi_dyn(8), r"a period: Schedule\(.*\) never repeats itself$"),
         ("ceca", ring(4), r"ceca needs a CecaSchedule: .*bluefog_pg\.topology\.ceca\(n\)$"),
     ],
 )  # fmt: skip
@@ -215,7 +224,7 @@ def test_values_that_go_round():
 
 
 def test_unknown_algorithm_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown algorithm 'ATC'; known algorithms: atc, awc"):
+    with pytest.raises(ValueError, match=r"unknown algorithm 'ATC'; known algorithms: a2cid2, "):
         require_safe("ATC", ring(4))
 
 

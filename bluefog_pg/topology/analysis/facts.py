@@ -89,16 +89,20 @@ class Facts:
         return None
 
     @cached_property
+    def endless(self) -> str | None:
+        """Whether there is no telling which edges it has."""
+        return None if self.period else f"{self.topology!r} never repeats itself"
+
+    @cached_property
     def one_way(self) -> str | None:
-        for step, w in enumerate(self.matrices):
+        """Whether some edge goes in one direction only, all steps together."""
+        edges = set()
+        for w in self.matrices:
             receivers, senders = messages(w)
-            edges = set(zip(senders.tolist(), receivers.tolist(), strict=True))
-            for sender, receiver in sorted(edges):
-                if (receiver, sender) not in edges:
-                    return (
-                        f"rank {sender} sends to rank {receiver}, which does not send to it"
-                        f"{self._in_round(step)}"
-                    )
+            edges |= set(zip(senders.tolist(), receivers.tolist(), strict=True))
+        for sender, receiver in sorted(edges):
+            if (receiver, sender) not in edges:
+                return f"rank {sender} sends to rank {receiver}, which does not send to it"
         return None
 
     @cached_property

@@ -47,12 +47,12 @@ def _static_and_symmetric(facts: Facts) -> str | None:
     return facts.changes or facts.asymmetry
 
 
-def _static_and_reaches_all(facts: Facts) -> str | None:
-    return facts.changes or _reaches_all(facts)
+def _connected(facts: Facts) -> str | None:
+    return facts.endless or facts.unreachable
 
 
 def _both_ways(facts: Facts) -> str | None:
-    return facts.changes or facts.one_way
+    return facts.endless or facts.one_way
 
 
 def _spectrum_of_d2(facts: Facts) -> str | None:
@@ -95,11 +95,15 @@ _PULL = Need(
     "row-stochastic weights, of a static or a changing graph",
     (_row_stochastic, _reaches_all),
 )
+# Of a schedule asynchronous algorithms use the edges of all steps at any time.
 _CONNECTED = Need(
-    "a static graph in which paths lead from each rank to each other one; weights do not matter",
-    (_static_and_reaches_all,),
+    "edges that lead from each rank to each other one; weights do not matter", (_connected,)
 )
-_PAIRWISE = Need("a static, connected graph whose edges go both ways", (_both_ways, _reaches_all))
+_PAIRWISE = Need("edges that connect all ranks and go both ways", (_both_ways, _connected))
+_PULL_ASYNC = Need(
+    "row-stochastic weights; a graph that changes must have a period",
+    (lambda facts: facts.endless, _row_stochastic, _connected),
+)
 _NEEDS = {
     "a2cid2": _PAIRWISE,  # 2306.08289
     "ad_psgd": _PAIRWISE,  # 1710.06952
@@ -125,14 +129,14 @@ _NEEDS = {
     "noloco": _AVERAGES,  # 2506.10911
     "post_local_sgd": _NOTHING,  # 1808.07217
     "push_diging": _PUSH,
-    "pull_get": _PULL,
+    "pull_get": _PULL_ASYNC,
     "push_pull": _PULL,  # AB, 1810.06653; that is R, and C is made of its edges
     "push_sum": _PUSH,  # SGP, 1811.10792
     "qg_dsgdm": _AVERAGES,  # 2102.04761
     "relay_sgd": Need("a static tree", (_tree,)),  # 2110.04175
     "semi_atc_tracking": _AVERAGES,  # 2110.09993
     "slowmo": _NOTHING,  # 1910.00643
-    "win_put": _PULL,
+    "win_put": _PULL_ASYNC,
 }
 
 
