@@ -82,6 +82,31 @@ def test_the_mean_is_kept():
     run_ranks(averages_without_gradients, 4, timeout=120)
 
 
+def averages_once_with_a_stopped_rank(rank, nproc):
+    """However many steps the other makes: else the two would change places."""
+    dist.init_process_group("bluefog")
+    for name in ("a2cid2", "ad_psgd"):
+        model, optimizer = make(name, torch.full((4,), float(rank), dtype=torch.float64))
+        x = model.module.held[0].detach()
+        target = torch.zeros(4, dtype=torch.float64)
+        if rank == 0:
+            step(model, optimizer, target)
+            assert torch.equal(x, torch.full_like(x, 0.5))
+            for _ in range(10):
+                step(model, optimizer, target)
+        dist.barrier()
+        if rank == 1:
+            step(model, optimizer, target)
+            assert x[0] == 0.5 or name == "a2cid2"  # which moves on by its momentum
+        dist.barrier()
+        model.settle()
+        torch.testing.assert_close(weighted(model)[0].item(), 1.0, rtol=0, atol=1e-12)
+
+
+def test_a_stopped_rank_is_averaged_with_once():
+    run_ranks(averages_once_with_a_stopped_rank, 2, env=None)
+
+
 def trains(rank, nproc):
     """Least squares whose optimum is the mean of the ranks' targets, if no rank is slower."""
     dist.init_process_group("bluefog")

@@ -10,9 +10,9 @@ class ADPSGD(Windowed):
     x_i' = x_i - d / 2;  x_j' = x_j + d / 2;  d = x_i - x_j
 
     Rank i does both after its step, with the x_j that its partner has last shown: it changes its
-    own value at once, and the partner's half is added when that one next looks. So the sum of the
-    two is what it was, whatever happens in between, and the mean is kept; no lock is held and no
-    order of ranks is needed. Any optimizer.
+    own value at once, and the partner's half is added when that one next looks; until then i
+    chooses others. So the sum of the two is what it was, whatever happens in between, and the mean
+    is kept; no lock is held and no order of ranks is needed. Any optimizer.
     """
 
     readable = True

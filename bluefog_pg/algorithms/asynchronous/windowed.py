@@ -105,7 +105,12 @@ class Windowed(Algorithm):
         block.touch()
 
     def _partner(self, block: Block) -> int | None:
-        """One of the out-neighbours, at random; the same for all blocks of a step."""
-        ranks = self._destinations(block)
+        """One of the out-neighbours that have taken in all that they were sent, at random.
+
+        Averaging again and again with the value that a stopped rank has shown would not average
+        the two but make them change places.
+        """
+        there = [j for j in self._destinations(block) if not self._is_lost(block, j)]
+        ranks = [j for j in there if not block.window.outstanding(j)[0].any()]
         seed = f"{block.network.rank} {block.network.step}"
         return Random(seed).choice(ranks) if ranks else None
