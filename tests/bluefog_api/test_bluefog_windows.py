@@ -146,6 +146,10 @@ def optimizers(rank, nproc):
         if make_optimizer is bf.DistributedPushSumOptimizer:
             mean = torch.full_like(found, (nproc - 1) / 2)
             torch.testing.assert_close(found, mean, rtol=0, atol=1e-6)
+        if make_optimizer is not bf.DistributedWinPutOptimizer:
+            optimizer.dst_weights = {bf.out_neighbor_ranks()[0]: 1.0}
+            with pytest.raises(ValueError, match="dst_weights has no effect on"):
+                model(torch.ones(2, 3, dtype=torch.float64))
         optimizer.unregister_window()
         assert bf.get_current_created_window_names() == []
 

@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from bluefog_pg.algorithms.asynchronous.windowed import Windowed
 from bluefog_pg.algorithms.registry import register
 from bluefog_pg.blocks.block import Block
@@ -15,8 +17,15 @@ class WinPut(Windowed):
     Any optimizer.
     """
 
+    dst_weights: Mapping[int, float] | None = None
+    """Weights for what is put, by out-neighbour, others get nothing; default: 1 for each."""
+
     def before_forward(self, block: Block) -> None:
-        reached = [self._reach(self._put, j, block) for j in self._destinations(block)]
+        weights = self.dst_weights
+        if weights is None:
+            weights = dict.fromkeys(block.window.out_neighbors, 1.0)
+        to = [(rank, w) for rank, w in weights.items() if rank not in self._lost]
+        reached = [self._reach(self._put, rank, block, w) for rank, w in to]
         self._sent(block, sum(map(bool, reached)))
 
     def before_step(self, block: Block) -> None:
@@ -25,6 +34,5 @@ class WinPut(Windowed):
     def before_skip(self, block: Block) -> None:
         self._average(block)
 
-    def _put(self, rank: int, block: Block) -> None:
-        weights = self.dst_weights or {}
-        block.window.put(dst_weights={rank: weights.get(rank, 1.0)})
+    def _put(self, rank: int, block: Block, weight: float) -> None:
+        block.window.put(dst_weights={rank: weight})

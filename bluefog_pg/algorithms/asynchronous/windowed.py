@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
@@ -33,8 +33,6 @@ class Windowed(Algorithm):
     mailboxes_are_part_of_x: ClassVar[bool] = False
     """Whether what is in them has left another rank's x, so that it must not get lost."""
 
-    dst_weights: Mapping[int, float] | None = None
-    """Weights for what is sent, by out-neighbour, others get nothing; default: the algorithm's."""
     window_prefix = "DecentralizedDataParallel"
     """Names of windows begin with it."""
 
@@ -62,9 +60,8 @@ class Windowed(Algorithm):
     # ---- For subclasses
 
     def _destinations(self, block: Block) -> list[int]:
-        """Out-neighbours that are there and are to be sent something."""
-        ranks = block.window.out_neighbors if self.dst_weights is None else self.dst_weights
-        return [rank for rank in ranks if rank not in self._lost]
+        """Out-neighbours that are there."""
+        return [rank for rank in block.window.out_neighbors if rank not in self._lost]
 
     def _reach(self, call: Callable[..., Any], rank: int, *args: Any) -> Any:
         """Calls `call(rank, *args)`; returns None, and leaves the rank out for good, if it is lost.

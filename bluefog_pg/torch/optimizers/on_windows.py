@@ -1,11 +1,12 @@
 """Optimizers whose ranks do not wait for each other: algorithms over windows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from bluefog_pg.algorithms.asynchronous.win_put import WinPut
 from bluefog_pg.algorithms.asynchronous.windowed import Windowed
 from bluefog_pg.blocks.network import Network
 from bluefog_pg.topology import union
@@ -18,7 +19,8 @@ from bluefog_pg.torch.optimizers.part import Part, parameters_of
 class OnWindows(Distributed):
     """Tells an algorithm of `bluefog_pg.algorithms.asynchronous` the moments of a step.
 
-    dst_weights: {rank: weight} for what is sent; default: 1 for each out-neighbour.
+    dst_weights: {rank: weight} for what DistributedWinPutOptimizer puts; default: 1 for each
+        out-neighbour. The others, and other weights, are refused: the topology has theirs.
     force_barrier: all ranks meet in each step(), which makes the result reproducible.
     """
 
@@ -63,8 +65,22 @@ class OnWindows(Distributed):
         super()._after_forward(part, learns)
         if learns and part.count():
             self._check_memory(part)
-            self._algorithm.dst_weights = self.dst_weights
+            self._use_weights()
             self._tell(self._algorithm.before_forward, [part])
+
+    def _use_weights(self) -> None:
+        algorithm = self._algorithm
+        names = ["self_weight", "src_weights", "src_machine_weights", "dst_machine_weights"]
+        for name in names if isinstance(algorithm, WinPut) else [*names, "dst_weights"]:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} has no effect on {algorithm.name}, which averages by the "
+                    "topology's weights; leave it None"
+                )
+        if isinstance(algorithm, WinPut):
+            given = self.dst_weights
+            is_list = given is not None and not isinstance(given, Mapping)
+            algorithm.dst_weights = dict.fromkeys(given, 1.0) if is_list else given
 
     @torch.no_grad()
     def _tell(self, moment: Any, parts: Sequence[Part]) -> None:
