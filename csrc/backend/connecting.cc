@@ -16,10 +16,13 @@ namespace bluefog {
 // A collective that is async may not wait for ranks that do something else first, so what connects
 // them happens here: making a group is collective, and Gloo has connected it already.
 void BluefogBackend::meetOnHost() {
-  if (getSize() == 1) return;
   const Env env = Env::read();
   const bool wanted =
       options_->host_collectives && env.host_collectives && options_->transport != "gloo";
+  if (getSize() == 1) {  // there is nobody to meet: it connects when it is used, if ever
+    if (wanted) make_host_plans();
+    return;
+  }
   const Rendezvous rendezvous = rendezvous_at("host/", "its process group");
   std::lock_guard lock(connect_mutex_);
   if (!may_share_host(rendezvous, getSize(), wanted)) return;
@@ -27,7 +30,6 @@ void BluefogBackend::meetOnHost() {
   if (!host_.everybody) return;
   adopt(connect_transport(connect_options(env), std::move(host_), makers_.edges));
   make_host_plans();
-  host_collectives_ = true;
 }
 
 Executor& BluefogBackend::executor() {
@@ -77,6 +79,7 @@ void BluefogBackend::make_host_plans() {
   for (int root = 0; root < size; ++root) {
     host_plans_.roots.push_back(std::make_shared<const Plan>(from_root(rank, size, root)));
   }
+  host_collectives_ = true;
 }
 
 // What ranks say under one key is read once that of all of them is there: two requests to the store
