@@ -3,7 +3,7 @@
 #
 # Chapter 3 ended with a disappointment: where ranks have different data, decentralized gradient
 # descent stops short of the optimum. This chapter mends that with one more line of code. You will
-# see three methods (exact diffusion, gradient tracking and EXTRA) go down to the last digit of a
+# see three methods (exact diffusion, gradient tracking and EXTRA) go down to the last digits of a
 # float64, at the speed of gradient descent on one machine; what noise in the gradients leaves of
 # their advantage; and what they ask of the graph, with graphs on which they fail.
 #
@@ -152,7 +152,7 @@ def exact_diffusion(g, lr, x):
 
 exact = errors(exact_diffusion, 200, lr)
 say("error of exact diffusion after 100 and 200 steps:", *(f"{e:.1e}" for e in exact[99::100]))
-assert exact[-1] < 1e-13
+assert exact[-1] < 1e-12
 
 # %% [markdown]
 # ## Gradient tracking
@@ -183,7 +183,7 @@ invariant = []
 tracking = errors(gradient_tracking, 200, lr)
 assert bf.allreduce(torch.stack(invariant)).abs().max() < 1e-12
 say("error of gradient tracking after 200 steps:", f"{tracking[-1]:.1e}")
-assert tracking[-1] < 1e-13
+assert tracking[-1] < 1e-12
 
 # %% [markdown]
 # ## EXTRA
@@ -212,7 +212,7 @@ def extra(g, lr, x_old):
 
 extras = errors(extra, 200, lr)
 say("error of EXTRA after 200 steps:", f"{extras[-1]:.1e}")
-assert extras[-1] < 1e-13
+assert extras[-1] < 1e-12
 
 # %% [markdown]
 # ## How fast
@@ -431,7 +431,7 @@ growth = (diverging[-1] / diverging[-21]) ** (1 / 20)
 predicted = smallest + (smallest**2 + smallest).sqrt()
 say(f"D2 grows by {growth:.4f} per step, predicted {predicted:.4f}")
 say(f"exact diffusion reaches {safe[-1]:.1e}")
-assert abs(growth - predicted) < 0.01 and safe[-1] < 1e-13
+assert abs(growth - predicted) < 0.01 and safe[-1] < 1e-12
 
 # %% [markdown]
 # For EXTRA it is the step that pays for negative eigenvalues. The same calculation with curvature
@@ -444,7 +444,7 @@ assert abs(growth - predicted) < 0.01 and safe[-1] < 1e-13
 bf.set_topology(ring, is_weighted=True)
 large_extra, large_exact = errors(extra, 60, 1.6 / L), errors(exact_diffusion, 120, 1.6 / L)
 say(f"step 1.6 / L: EXTRA {large_extra[-1]:.1e}, exact diffusion {large_exact[-1]:.1e}")
-assert large_extra[-1] > 1e3 and large_exact[-1] < 1e-13
+assert large_extra[-1] > 1e3 and large_exact[-1] < 1e-12
 
 # %% [markdown]
 # Divergence is not an error message. `DecentralizedDataParallel` therefore checks $W$ when the
@@ -474,7 +474,8 @@ assert refused == 3
 
 # %% [markdown]
 # And on the ring, where one name chooses the method. The optimizer is PyTorch's own, and the
-# iterates are those of our generators. (Messages are padded to multiples of 64 bytes.)
+# iterates are those of our generators. (Messages are padded to multiples of
+# 64 bytes; gradient tracking needs none for $y$ in its first step.)
 
 # %%
 for name, method in (

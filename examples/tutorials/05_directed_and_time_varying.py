@@ -321,8 +321,9 @@ if rank == 0:
     show(figure, "05_directed.png")
 
 # %% [markdown]
-# What `DecentralizedDataParallel` says about this graph: `atc` is refused. `push_pull` and
-# `push_diging` are taken, and make their own weights where the graph has none.
+# What `DecentralizedDataParallel` says about this graph: `atc` is refused. `push_sum`
+# (gradient push), `push_diging` and `push_pull` are taken, and make their own weights where the
+# graph has none.
 
 # %%
 model = torch.nn.Linear(d, 1, bias=False)
@@ -331,8 +332,8 @@ try:
     raise AssertionError("a graph that keeps no mean was taken")
 except ValueError as refusal:
     say(refusal)
-bluefog_pg.DecentralizedDataParallel(model, algorithm="push_diging", topology=graph)
-bluefog_pg.DecentralizedDataParallel(model, algorithm="push_pull", topology=graph)
+for algorithm in "push_sum", "push_diging", "push_pull":
+    bluefog_pg.DecentralizedDataParallel(model, algorithm=algorithm, topology=graph)
 
 # %% [markdown]
 # ## One message per step, and the exact mean
