@@ -25,10 +25,13 @@ extensions = [
 html_theme = "furo"
 html_title = f"bluefog {release}"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3  # as where the repository is looked at
 nb_execution_mode = "off"  # notebooks are committed with outputs; make test-docs executes them
+highlight_language = "text"  # of indented blocks in docstrings: equations, tables
 smartquotes_action = "D"  # dashes only: x' is the next x
 
 autoclass_content = "both"  # the docstring of the class and that of __init__

@@ -4,6 +4,7 @@ A link to a file of the repository becomes a link to a page that shows the file,
 included from README.md. The tutorials, which are notebooks with outputs, become pages.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -32,12 +33,21 @@ def setup(app: Any) -> dict[str, Any]:
 
 
 def on_source_read(app: Any, page: str, source: list[str]) -> None:
-    is_notebook = page.startswith(f"{TUTORIALS.name}/")
-    source[0] = link_to_pages(source[0], NOTEBOOKS if is_notebook else (DOCS / page).parent)
+    if page.startswith(f"{TUTORIALS.name}/") and source[0].startswith("{"):
+        source[0] = highlighted(link_to_pages(source[0], NOTEBOOKS))
+    else:
+        source[0] = link_to_pages(source[0], (DOCS / page).parent)
 
 
 def on_include_read(app: Any, path: Path, page: str, source: list[str]) -> None:
     source[0] = link_to_pages(source[0], (DOCS / path).resolve().parent)
+
+
+def highlighted(notebook: str) -> str:
+    """Returns a notebook whose cells are shown as Python, also where the first line is %%px."""
+    cells = json.loads(notebook)
+    cells["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "python"}
+    return json.dumps(cells)
 
 
 def link_to_pages(text: str, folder: Path) -> str:
@@ -89,8 +99,11 @@ def show_files() -> None:
 def content_of(target: Path) -> str:
     if (ROOT / target).is_dir():
         return "\n".join(f"- {path.name}" for path in sorted((ROOT / target).iterdir()))
+    return f"```{{literalinclude}} /../{target}\n:language: {language_of(target)}\n```"
+
+
+def language_of(target: Path) -> str:
     try:
-        language = get_lexer_for_filename(target.name).aliases[0]
+        return "c++" if target.suffix == ".h" else get_lexer_for_filename(target.name).aliases[0]
     except ClassNotFound:
-        language = "text"
-    return f"```{{literalinclude}} /../{target}\n:language: {language}\n```"
+        return "text"
