@@ -14,6 +14,7 @@ BUILD   := build/torch-$(TORCH)-py$(PYTAG)
 DEPS    := $(VENV)/.bluefog-deps-$(TORCH)
 BUILT   := $(VENV)/.bluefog-built-$(TORCH)
 RIVALS  := $(VENV)/.bluefog-rivals-$(TORCH)
+DOCS    := $(VENV)/.bluefog-docs-$(TORCH)
 export PATH := $(PATH):$(BIN)
 BENCHMARKS := neighbor_allreduce neighbor_allgather all_reduce win_put ddp_step training overlap
 SANITIZERS := address undefined thread
@@ -24,7 +25,7 @@ SOURCES := setup.py pyproject.toml CMakeLists.txt \
 CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
 .PHONY: help demo test test-cpp test-python test-conformance test-sanitize bench build \
-        lint format clean preflight preflight-test
+        docs docs-links lint format clean preflight preflight-test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -69,6 +70,13 @@ bench: build $(RIVALS) ## operations and training steps beside Gloo, MPI and oth
 	    $(BIN)/python benchmarks/$$name.py $(BENCH) || status=1; \
 	  done; exit $$status
 
+docs: build $(DOCS) ## the site of the documentation, in build/docs/html
+	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo "The site is build/docs/html/index.html"
+
+docs-links: build $(DOCS) ## whether the links that lead out of the documentation work; needs network
+	@$(BIN)/sphinx-build -q -b linkcheck -d build/docs/doctrees docs build/docs/links
+
 build: $(BUILT) ## build the package and install it into the virtual environment
 
 $(DEPS): pyproject.toml scripts/requirements | preflight
@@ -83,6 +91,12 @@ $(RIVALS): $(DEPS)
 	@echo "Installing what bluefog is compared with into $(VENV)"
 	@$(BIN)/python scripts/requirements bench > $(VENV)/requirements-bench.txt
 	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-bench.txt
+	@touch $@
+
+$(DOCS): $(DEPS)
+	@echo "Installing what the documentation is made with into $(VENV)"
+	@$(BIN)/python scripts/requirements docs > $(VENV)/requirements-docs.txt
+	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-docs.txt
 	@touch $@
 
 $(BUILT): $(DEPS) $(SOURCES) | preflight
@@ -101,7 +115,7 @@ format: $(DEPS) ## rewrite all code in that style
 	@$(BIN)/clang-format -i $(CPP)
 
 clean: ## remove the build trees and caches; the virtual environments stay
-	@rm -rf build dist .pytest_cache .ruff_cache .venv*/.bluefog-built-* $(BUILT)
+	@rm -rf build dist docs/_files docs/_tutorials .pytest_cache .ruff_cache .venv*/.bluefog-built-* $(BUILT)
 	@find bluefog_pg benchmarks tests examples -name __pycache__ -prune -exec rm -rf {} +
 
 preflight:

@@ -36,12 +36,14 @@ class Plan:
 class BluefogOptions(Backend.Options):
     """Options of one group: ``init_process_group("bluefog", pg_options=BluefogOptions(...))``.
 
-    transport: how neighbours are reached on the CPU: "auto" (shared memory on one host, Gloo
-    elsewhere), "shm" (an error where some rank is on another host) or "gloo".
-    host_collectives: whether standard collectives on the CPU go through shared memory as well where
-    all ranks of the group are on one host; otherwise, and with transport="gloo", they go to Gloo.
-    The same on all ranks. The environment variable BLUEFOG_HOST_COLLECTIVES=0 turns it off too.
-    cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
+    Args:
+        transport: how neighbours are reached on the CPU: "auto" (shared memory on one host, Gloo
+            elsewhere), "shm" (an error where some rank is on another host) or "gloo".
+        host_collectives: whether standard collectives on the CPU go through shared memory as well
+            where all ranks of the group are on one host; otherwise, and with transport="gloo", they
+            go to Gloo. The same on all ranks. The environment variable BLUEFOG_HOST_COLLECTIVES=0
+            turns it off too.
+        cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
     """
 
     def __init__(

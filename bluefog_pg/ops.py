@@ -136,8 +136,7 @@ def neighbor_allgather(
     Returns:
         A tensor of shape (sum of the sources' first dimensions, ...).
 
-    Raises:
-        As `neighbor_allreduce`.
+    Raises what `neighbor_allreduce` raises.
     """
     backend, state = member(group)
     if (src_ranks is None) != (dst_ranks is None):

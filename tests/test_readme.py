@@ -5,20 +5,30 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 from ranks import run_ranks
+from torch.distributed.run import parse_args as parse_torchrun
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(
+        page
+        for page in (ROOT / "docs").rglob("*.md")
+        if not any(part.startswith("_") for part in page.relative_to(ROOT).parts)  # made by conf.py
+    ),
+]
 BLOCKS = [
     block
     for page in PAGES
     for block in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.M | re.S)
 ]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
+SAVED = {"train.py", "check.py"}  # what pages say to save a block as
 SHELL = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 
 
@@ -46,14 +56,30 @@ def test_command(line, tmp_path):
             assert (tmp_path / picture).stat().st_size > 10_000
     elif words[0] == "python":
         subprocess.run([sys.executable, ROOT / words[1], "--help"], check=True, capture_output=True)
+    elif words[0] == "torchrun":
+        assert parse_torchrun(words[1:]).training_script in SAVED
     else:
         assert words[:2] == ["pip", "install"] and (ROOT / "setup.py").exists()
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for extra in re.findall(r"\[(\w+)\]", line):
+            assert extra in extras["optional-dependencies"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def headings(page):
+    """The names by which links lead to its headings."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+        file, _, heading = target.partition("#")
+        if target.startswith("https://"):
+            continue
+        assert (page.parent / file).exists() or not file, target
+        if heading:
+            assert heading in headings((page.parent / file) if file else page), target
 
 
 def test_every_block_is_of_a_kind_that_is_checked():

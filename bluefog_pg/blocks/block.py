@@ -197,10 +197,8 @@ class Block:
     def finish(self) -> None:
         """Waits for the averages and puts them in place. Does nothing if none are under way.
 
-        Parameters that the program has changed meanwhile are kept, with a warning.
-
-        Raises:
-            What the exchange raised; all variables are as before then.
+        Parameters that the program has changed meanwhile are kept, with a warning. Raises what the
+        exchange raised; all variables are as before then.
         """
         self.wait()
         names, self._sent = self._sent, ()

@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (renormalize, missing_to_self, mutual_drop, push_sum, running_sums)
 }
+"""What receivers do about messages that are lost, by name."""
 
 
 def _missing_to_self(x: Array, r: Messages, arrived: npt.NDArray[np.bool_]) -> Array:

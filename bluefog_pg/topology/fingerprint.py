@@ -59,7 +59,7 @@ def describe_difference(
         limit: how many edges to name; the others are counted.
 
     Returns:
-        "edge 0 -> 1 at step 2: weight 0.5 on rank 0, absent on rank 3; ... and 4 more edges", or
+        ``edge 0 -> 1 at step 2: weight 0.5 on rank 0, absent on rank 3; ... and 4 more edges``, or
         an empty string if the lists are equal. Steps are left out if there is only step 0.
     """
     a, b = _by_edge(edges_a), _by_edge(edges_b)

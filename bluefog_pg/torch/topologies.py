@@ -27,7 +27,7 @@ def set_topology(topology: nx.DiGraph | None = None, is_weighted: bool = False) 
 
     Raises:
         TypeError: not an nx.DiGraph, or not of as many nodes as there are ranks.
-        MismatchError (a ValueError): the ranks' graphs differ.
+        MismatchError: the ranks' graphs differ. It is a ValueError too.
     """
     context = current()
     if names := get_current_created_window_names():
@@ -51,7 +51,7 @@ def set_machine_topology(topology: nx.DiGraph, is_weighted: bool = False) -> boo
     """Sets the graph of machines, for hierarchical operations. Local: give all ranks the same.
 
     Raises:
-        ValueError: None.
+        ValueError: the topology is None.
         TypeError: not an nx.DiGraph, or not of as many nodes as there are machines.
     """
     if topology is None:

@@ -36,7 +36,7 @@ def win_create(tensor: torch.Tensor, name: str, zero_init: bool = False) -> bool
         False where there is a window of this name already, and it says so in the log.
 
     Raises:
-        MismatchError (a ValueError): ranks bring other dtypes, shapes or names.
+        MismatchError: ranks bring other dtypes, shapes or names. It is a ValueError too.
     """
     exists = name in get_current_created_window_names()
     try:

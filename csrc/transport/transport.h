@@ -8,8 +8,8 @@
 //   while (exchange->next(piece)) ...          // moves payloads, a piece at a time
 //
 // A transport knows nothing of weights beyond carrying them, of tensors, or of graphs. To add one:
-// a folder beside these with a Transport and an Exchange, a line in backend/connect.cc, a line in
-// the list of tests/cpp/transport_test.cc.
+// a folder beside these with a Transport and an Exchange, a line in backend/connect.cc, a name in
+// Group::kinds() of tests/cpp/ranks.cc.
 #pragma once
 
 #include <memory>
