@@ -1,5 +1,6 @@
 """DecentralizedDataParallel against a serial model of its equation, and as DDP's replacement."""
 
+import inspect
 import warnings
 
 import networkx as nx
@@ -198,6 +199,7 @@ def test_takes_the_place_of_ddp():
 def refused_keywords(rank, nproc):
     dist.init_process_group("bluefog")
     for name, value in {
+        "bucket_cap_mb_list": [1],
         "check_reduction": True,
         "delay_all_reduce_named_params": [],
         "param_to_hook_all_reduce": nn.Parameter(torch.ones(1)),
@@ -229,6 +231,22 @@ def refused_keywords(rank, nproc):
 
 def test_refuses_by_name():
     run_ranks(refused_keywords, 2)
+
+
+def keywords_of_ddp(rank, nproc):
+    """Each, with DDP's default given in so many words, is as good as none; see what 2.15 added."""
+    dist.init_process_group("bluefog")
+    of_ddp = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    defaults = {name: p.default for name, p in of_ddp.items() if name != "module"}
+    assert bf.DecentralizedDataParallel(make_model(), **defaults).broadcast_buffers
+    for old, new, wanted in ((None, None, True), (False, None, False), (False, True, True)):
+        buffers = {"broadcast_buffers": old, "forward_sync_buffers": new}
+        assert bf.DecentralizedDataParallel(make_model(), **buffers).broadcast_buffers is wanted
+    bf.DecentralizedDataParallel(make_model(), batched_grad_copy=True, lazy_bucket_allocation=True)
+
+
+def test_knows_every_keyword_of_the_installed_ddp():
+    run_ranks(keywords_of_ddp, 1)
 
 
 def half_precision(rank, nproc):

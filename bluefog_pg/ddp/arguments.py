@@ -1,4 +1,4 @@
-"""Arguments of DistributedDataParallel that cannot be honoured."""
+"""Arguments of DistributedDataParallel, those that cannot be honoured for the most part."""
 
 import itertools
 from typing import Any
@@ -8,6 +8,7 @@ from torch import nn
 
 # Keywords of DDP that have no meaning here; given with another value than the default they raise.
 _REFUSED = {
+    "bucket_cap_mb_list": (None, "give all buckets one bucket_cap_mb"),
     "check_reduction": (False, "it does nothing in DDP either"),
     "delay_all_reduce_named_params": (None, "gradients are not reduced"),
     "param_to_hook_all_reduce": (None, "gradients are not reduced"),
@@ -27,6 +28,11 @@ def refuse(keywords: dict[str, Any]) -> None:
             raise ValueError(
                 f"DecentralizedDataParallel cannot honour DDP's {name}={value!r}: {why}"
             )
+
+
+def first_given(*values: bool | None, default: bool) -> bool:
+    """Returns the first that is not None."""
+    return next((value for value in values if value is not None), default)
 
 
 def check_devices(module: nn.Module, device_ids: list[Any] | None, output_device: Any) -> None:

@@ -14,7 +14,7 @@ from bluefog_pg.blocks.buffers import BufferBlock
 from bluefog_pg.blocks.flat import split_into_buckets
 from bluefog_pg.blocks.network import Network
 from bluefog_pg.ddp import module_sync, statistics
-from bluefog_pg.ddp.arguments import check_devices, refuse
+from bluefog_pg.ddp.arguments import check_devices, first_given, refuse
 from bluefog_pg.ddp.backward import BackwardWatch
 from bluefog_pg.ddp.backward_step import BackwardStep
 from bluefog_pg.ddp.cycle import Cycle
@@ -51,15 +51,17 @@ class DecentralizedDataParallel(nn.Module, Joining):
             (of "awc" and most others one-peer exponential).
         process_group: of backend "bluefog"; default: the world.
         broadcast_buffers: average floating-point buffers (BatchNorm statistics) with the neighbours
-            as well. DDP's name for keeping them close; nothing is broadcast after the start.
+            as well; default: yes. DDP's name for keeping them close; nothing is broadcast after the
+            start. Its newer name, forward_sync_buffers, counts where both are given.
         init_sync: broadcast parameters and buffers from rank 0 at the start, as DDP does.
         lazy_combine: let averages that are still under way at the start of a forward pass arrive
             during it, each before the first module that uses it. For algorithms whose exchange
             follows the step ("atc"), and models of more than one block.
         bucket_cap_mb: most MiB that go as one exchange; default 25.
         device_ids, output_device: None, or the CPU: accepted for DDP's sake.
-        dim, find_unused_parameters, gradient_as_bucket_view, static_graph: accepted and without
-            effect: there are no gradient buckets to arrange.
+        dim, find_unused_parameters, gradient_as_bucket_view, static_graph, batched_grad_copy,
+            lazy_bucket_allocation: accepted and without effect: there are no gradient buckets to
+            arrange.
 
     Raises:
         TypeError: a keyword that DDP does not have either, or a parameter of another dtype.
@@ -75,7 +77,7 @@ class DecentralizedDataParallel(nn.Module, Joining):
         device_ids: list[Any] | None = None,
         output_device: Any = None,
         dim: int = 0,
-        broadcast_buffers: bool = True,
+        broadcast_buffers: bool | None = None,
         init_sync: bool = True,
         process_group: Any = None,
         bucket_cap_mb: float | None = None,
@@ -83,6 +85,9 @@ class DecentralizedDataParallel(nn.Module, Joining):
         gradient_as_bucket_view: bool = False,
         static_graph: bool = False,
         *,
+        batched_grad_copy: bool = False,
+        forward_sync_buffers: bool | None = None,
+        lazy_bucket_allocation: bool = False,
         algorithm: str | type[Algorithm] | Algorithm = "awc",
         topology: TopologyLike | None = None,
         lazy_combine: bool = False,
@@ -94,7 +99,7 @@ class DecentralizedDataParallel(nn.Module, Joining):
         check_devices(module, device_ids, output_device)
         self.module = module
         self.process_group = process_group
-        self.broadcast_buffers = broadcast_buffers
+        self.broadcast_buffers = first_given(forward_sync_buffers, broadcast_buffers, default=True)
         self.algorithm = resolve(algorithm)
         self._cap_bytes = int((25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
         self._backend = backend_of(process_group)

@@ -1,6 +1,7 @@
 """Pictures of topologies: for Graphviz as text, and with matplotlib as a file."""
 
 import math
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Values = npt.NDArray[np.float64]
+Place = tuple[float, float]
 
 MOST_ROUNDS = 8
 """How many rounds of a schedule are drawn."""
@@ -79,7 +81,7 @@ def plot(topology: nx.DiGraph | Schedule, path: str, title: str = "") -> None:
         for unused in axes[len(graphs) : -2]:
             unused.set_axis_off()
     for step, (graph, ax) in enumerate(zip(graphs, axes, strict=False)):
-        _draw_graph(ax, graph)
+        draw_graph(ax, graph)
         ax.set_title(f"round {step}" if len(graphs) > 1 else "who sends to whom")
     _draw_matrix(axes[-2], topology)
     _draw_decay(axes[-1], topology)
@@ -96,12 +98,19 @@ def _heading(title: str, topology: nx.DiGraph | Schedule) -> str:
     return f"{title}, {topology.period} rounds"
 
 
-def _draw_graph(ax: "Axes", graph: nx.DiGraph) -> None:
-    """Ranks on a circle, clockwise from the top; arrows only where nothing goes the other way."""
+def draw_graph(ax: "Axes", graph: nx.DiGraph, place: Mapping[int, Place] | None = None) -> None:
+    """Draws who sends to whom; arrows only where nothing goes the other way.
+
+    Args:
+        place: where ranks are, x and y from -1 to 1. Default: on a circle, clockwise from the top.
+    """
     n = len(graph)
-    place = {i: (math.sin(2 * math.pi * i / n), math.cos(2 * math.pi * i / n)) for i in range(n)}
     # Points; so small that the line between a rank's two neighbours on the circle passes by it.
     radius = min(11.0, max(85 * (1 - math.cos(2 * math.pi / n)), 1.8)) if n > 1 else 11.0
+    if place is None:
+        place = {i: on_circle(i, n) for i in range(n)}
+    else:
+        radius = 11.0
     few = radius > 9  # room for a number inside
     size = math.pi * radius**2
     pairs = [(j, i) for j, i in graph.edges if j != i]
@@ -120,6 +129,11 @@ def _draw_graph(ax: "Axes", graph: nx.DiGraph) -> None:
         ax.text(out * x, out * y, str(i), ha="center", va="center", fontsize=10 if few else 8)
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
     ax.set_axis_off()
+
+
+def on_circle(i: float, n: int) -> Place:
+    """Returns the i-th of n places on the circle of radius 1, clockwise from the top."""
+    return math.sin(2 * math.pi * i / n), math.cos(2 * math.pi * i / n)
 
 
 def _draw_matrix(ax: "Axes", topology: nx.DiGraph | Schedule) -> None:

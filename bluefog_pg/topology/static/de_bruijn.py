@@ -1,6 +1,6 @@
 """De Bruijn graphs: exact averaging in log_p n steps of one static graph.
 
-Nguyen, Chen, Bornstein and Yuan, "On graphs with finite-time consensus and their use in gradient
+Nguyen, Jiang, Ying and Uribe, "On graphs with finite-time consensus and their use in gradient
 tracking", 2023 (arXiv 2311.01317).
 """
 
