@@ -11,9 +11,14 @@
 Needs ``pip install 'bluefog_pg[notebook]'``.
 """
 
-from typing import Any
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed import TCPStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXTRA = "bluefog_pg[notebook]"
 
@@ -76,6 +81,25 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
         raise
     ranks.view.activate()
     return ranks
+
+
+def show(figure: "Figure", name: str) -> None:
+    """Shows a matplotlib figure under a notebook's cell; in a plain script, saves it and says so.
+
+    Also for a ``%%px`` cell, where it is shown for each rank that calls this.
+
+    Args:
+        figure: a matplotlib.figure.Figure, made with or without pyplot.
+        name: of the file that a plain script writes, such as "decay.png".
+    """
+    ipython = sys.modules.get("IPython")
+    if getattr(ipython and ipython.get_ipython(), "kernel", None) is None:
+        figure.savefig(name, dpi=150)
+        print(f"Plot: {name}")
+        return
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})  # the same in each version
+    ipython.display.display(ipython.display.Image(png.getvalue()))
 
 
 def _start(rank: int, n: int, port: int, local_size: int | None) -> None:
