@@ -34,7 +34,11 @@ class Cluster:
         self._engines, self._store = engines, store
 
     def interrupt(self) -> None:
-        """Interrupts ranks that wait for each other in vain, as in a cell that not all have run."""
+        """Interrupts Python code that runs in the ranks, as Ctrl-C does.
+
+        A rank that waits for others inside an operation is interrupted when it has ended: run it on
+        those that have not (``%%px --targets``), or `stop` and start anew.
+        """
         self._engines.signal_engines_sync(2)
 
     def stop(self) -> None:
@@ -79,6 +83,7 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
     except BaseException:
         ranks.stop()
         raise
+    ranks.view.block = True  # a cell ends when all ranks have run it, and shows what they print
     ranks.view.activate()
     return ranks
 
@@ -105,6 +110,11 @@ def show(figure: "Figure", name: str) -> None:
 def _start(rank: int, n: int, port: int, local_size: int | None) -> None:
     """In an engine: does what torchrun would do, and `init`."""
     import os
+
+    import torch
+
+    if n > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
     os.environ |= {
         "RANK": str(rank),

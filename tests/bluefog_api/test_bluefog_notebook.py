@@ -14,7 +14,7 @@ def test_says_what_to_install(monkeypatch):
         notebook.cluster(2)
 
 
-def test_cells_run_on_all_ranks():
+def test_cells_run_on_all_ranks(capsys):
     pytest.importorskip("ipyparallel", reason="ipyparallel, of bluefog_pg[notebook], is missing")
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -29,8 +29,11 @@ def test_cells_run_on_all_ranks():
             "import torch\n"
             "import bluefog_pg.torch as bf\n"
             "x = bf.neighbor_allreduce(torch.tensor([3.0 * bf.rank()])).item()\n"
-            "place = bf.machine_rank(), bf.local_rank()\n",
+            "place = bf.machine_rank(), bf.local_rank()\n"
+            "print('rank', bf.rank(), 'has', torch.get_num_threads(), 'thread')\n",
         )
+        shown = capsys.readouterr().out
+        assert all(f"rank {rank} has 1 thread" in shown for rank in range(4))
         assert ranks.view["x"] == [5.0, 4.0, 3.0, 6.0]  # of each, one step and two steps before it
         assert ranks.view["place"] == [(0, 0), (0, 1), (1, 0), (1, 1)]
         check_that_a_figure_is_shown(ranks)
