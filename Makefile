@@ -14,6 +14,7 @@ BUILD   := build/torch-$(TORCH)-py$(PYTAG)
 DEPS    := $(VENV)/.bluefog-deps-$(TORCH)
 BUILT   := $(VENV)/.bluefog-built-$(TORCH)
 RIVALS  := $(VENV)/.bluefog-rivals-$(TORCH)
+DOCS    := $(VENV)/.bluefog-docs-$(TORCH)
 export PATH := $(PATH):$(BIN)
 BENCHMARKS := neighbor_allreduce neighbor_allgather all_reduce win_put ddp_step training overlap
 SANITIZERS := address undefined thread
@@ -23,8 +24,8 @@ SOURCES := setup.py pyproject.toml CMakeLists.txt \
                    ! -name '*.so' ! -name _build_info.py -print)
 CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
-.PHONY: help demo test test-cpp test-python test-conformance test-sanitize bench build \
-        lint format clean preflight preflight-test
+.PHONY: help demo test test-cpp test-python test-conformance test-sanitize test-docs bench build \
+        lint format tutorials clean preflight preflight-test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -46,6 +47,10 @@ test-python: build ## the pytest tests, on the installed package
 
 test-conformance: build ## PyTorch's own distributed suite, on bluefog and on gloo
 	@$(BIN)/python tests/upstream/compare.py
+
+test-docs: build $(DOCS) ## execute the tutorials, which assert what they claim
+	@$(BIN)/python scripts/notebooks --check
+	@$(BIN)/python scripts/notebooks --out build/tutorials
 
 test-sanitize: preflight-test $(SANITIZERS:%=sanitize-%) ## the C++ tests under the sanitizers
 
@@ -69,6 +74,9 @@ bench: build $(RIVALS) ## operations and training steps beside Gloo, MPI and oth
 	    $(BIN)/python benchmarks/$$name.py $(BENCH) || status=1; \
 	  done; exit $$status
 
+tutorials: build $(DOCS) ## execute the tutorials, and write their notebooks anew
+	@$(BIN)/python scripts/notebooks
+
 build: $(BUILT) ## build the package and install it into the virtual environment
 
 $(DEPS): pyproject.toml scripts/requirements | preflight
@@ -83,6 +91,12 @@ $(RIVALS): $(DEPS)
 	@echo "Installing what bluefog is compared with into $(VENV)"
 	@$(BIN)/python scripts/requirements bench > $(VENV)/requirements-bench.txt
 	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-bench.txt
+	@touch $@
+
+$(DOCS): $(DEPS)
+	@echo "Installing what the docs and tutorials are made with into $(VENV)"
+	@$(BIN)/python scripts/requirements docs > $(VENV)/requirements-docs.txt
+	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-docs.txt
 	@touch $@
 
 $(BUILT): $(DEPS) $(SOURCES) | preflight

@@ -36,8 +36,8 @@ class Cluster:
     def interrupt(self) -> None:
         """Interrupts Python code that runs in the ranks, as Ctrl-C does.
 
-        A rank that waits for others inside an operation is interrupted when it has ended: run it on
-        those that have not (``%%px --targets``), or `stop` and start anew.
+        A rank that waits in an operation for one that does not call it cannot be interrupted:
+        `stop`, and start a new cluster.
         """
         self._engines.signal_engines_sync(2)
 
