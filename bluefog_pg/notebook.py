@@ -66,12 +66,14 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
     """
     try:
         import ipyparallel
+        from traitlets.config import Config  # comes with it
     except ImportError:
         raise ImportError(f"bluefog_pg.notebook needs ipyparallel: pip install '{EXTRA}'") from None
     if n < 1:
         raise ValueError(f"a cluster has at least 1 rank, got {n}")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    engines = ipyparallel.Cluster(n=n)
+    quick = {"LocalProcessLauncher": {"stop_seconds_until_kill": 1}}  # SIGTERM ends none
+    engines = ipyparallel.Cluster(n=n, config=Config(quick))
     ranks = Cluster(engines, engines.start_and_connect_sync(), store)
     try:
         calls = [
