@@ -24,8 +24,8 @@ SOURCES := setup.py pyproject.toml CMakeLists.txt \
                    ! -name '*.so' ! -name _build_info.py -print)
 CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
-.PHONY: help demo test test-cpp test-python test-conformance test-sanitize bench build \
-        docs docs-links lint format clean preflight preflight-test
+.PHONY: help demo test test-cpp test-python test-conformance test-sanitize test-docs bench build \
+        docs docs-links tutorials lint format clean preflight preflight-test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -47,6 +47,10 @@ test-python: build ## the pytest tests, on the installed package
 
 test-conformance: build ## PyTorch's own distributed suite, on bluefog and on gloo
 	@$(BIN)/python tests/upstream/compare.py
+
+test-docs: build $(DOCS) ## execute the tutorials, which assert what they claim
+	@$(BIN)/python scripts/notebooks --check
+	@$(BIN)/python scripts/notebooks --out build/tutorials
 
 test-sanitize: preflight-test $(SANITIZERS:%=sanitize-%) ## the C++ tests under the sanitizers
 
@@ -77,6 +81,9 @@ docs: build $(DOCS) ## the site of the documentation, in build/docs/html
 docs-links: build $(DOCS) ## whether the links that lead out of the documentation work; needs network
 	@$(BIN)/sphinx-build -q -b linkcheck -d build/docs/doctrees docs build/docs/links
 
+tutorials: build $(DOCS) ## execute the tutorials, and write their notebooks anew
+	@$(BIN)/python scripts/notebooks
+
 build: $(BUILT) ## build the package and install it into the virtual environment
 
 $(DEPS): pyproject.toml scripts/requirements | preflight
@@ -94,7 +101,7 @@ $(RIVALS): $(DEPS)
 	@touch $@
 
 $(DOCS): $(DEPS)
-	@echo "Installing what the documentation is made with into $(VENV)"
+	@echo "Installing what the docs and tutorials are made with into $(VENV)"
 	@$(BIN)/python scripts/requirements docs > $(VENV)/requirements-docs.txt
 	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-docs.txt
 	@touch $@

@@ -11,9 +11,14 @@
 Needs ``pip install 'bluefog_pg[notebook]'``.
 """
 
-from typing import Any
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed import TCPStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXTRA = "bluefog_pg[notebook]"
 
@@ -29,7 +34,11 @@ class Cluster:
         self._engines, self._store = engines, store
 
     def interrupt(self) -> None:
-        """Interrupts ranks that wait for each other in vain, as in a cell that not all have run."""
+        """Interrupts Python code that runs in the ranks, as Ctrl-C does.
+
+        A rank that waits in an operation for one that does not call it cannot be interrupted:
+        `stop`, and start a new cluster.
+        """
         self._engines.signal_engines_sync(2)
 
     def stop(self) -> None:
@@ -57,12 +66,14 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
     """
     try:
         import ipyparallel
+        from traitlets.config import Config  # comes with it
     except ImportError:
         raise ImportError(f"bluefog_pg.notebook needs ipyparallel: pip install '{EXTRA}'") from None
     if n < 1:
         raise ValueError(f"a cluster has at least 1 rank, got {n}")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    engines = ipyparallel.Cluster(n=n)
+    quick = {"LocalProcessLauncher": {"stop_seconds_until_kill": 1}}  # SIGTERM ends none
+    engines = ipyparallel.Cluster(n=n, config=Config(quick))
     ranks = Cluster(engines, engines.start_and_connect_sync(), store)
     try:
         calls = [
@@ -74,13 +85,38 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
     except BaseException:
         ranks.stop()
         raise
+    ranks.view.block = True  # a cell ends when all ranks have run it, and shows what they print
     ranks.view.activate()
     return ranks
+
+
+def show(figure: "Figure", name: str) -> None:
+    """Shows a matplotlib figure under a notebook's cell; in a plain script, saves it and says so.
+
+    Also for a ``%%px`` cell, where it is shown for each rank that calls this.
+
+    Args:
+        figure: a matplotlib.figure.Figure, made with or without pyplot.
+        name: of the file that a plain script writes, such as "decay.png".
+    """
+    ipython = sys.modules.get("IPython")
+    if getattr(ipython and ipython.get_ipython(), "kernel", None) is None:
+        figure.savefig(name, dpi=150)
+        print(f"Plot: {name}")
+        return
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})  # the same in each version
+    ipython.display.display(ipython.display.Image(png.getvalue()))
 
 
 def _start(rank: int, n: int, port: int, local_size: int | None) -> None:
     """In an engine: does what torchrun would do, and `init`."""
     import os
+
+    import torch
+
+    if n > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
     os.environ |= {
         "RANK": str(rank),
