@@ -102,9 +102,9 @@ bf.win_put(x, "x")
 picture("all: win_put")
 bf.win_accumulate(x, "x")
 picture("all: win_accumulate")
+bf.win_free("x")
 in_boxes = pictures[-1][1][rank][1]
 assert in_boxes == {j: 2.0 * j for j in bf.in_neighbor_ranks()}  # put once, and added once
-bf.win_free("x")
 
 
 # %%
