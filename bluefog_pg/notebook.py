@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch.distributed import TCPStore
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 EXTRA = "bluefog_pg[notebook]"
 
@@ -90,7 +90,7 @@ def cluster(n: int, local_size: int | None = None) -> Cluster:
     return ranks
 
 
-def show(figure: "Figure", name: str) -> None:
+def show(figure: "matplotlib.figure.Figure", name: str) -> None:
     """Shows a matplotlib figure under a notebook's cell; in a plain script, saves it and says so.
 
     Also for a ``%%px`` cell, where it is shown for each rank that calls this.

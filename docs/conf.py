@@ -47,6 +47,7 @@ default_role = "py:obj"  # `name` in a docstring
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # default_role: whatever has a name
-    ("py:.*", r"(collections|contextlib|networkx|numpy|scipy|torch|typing)\..*|csr_array"),
+    ("py:.*", r"(collections|contextlib|matplotlib|networkx|numpy|scipy|torch|typing)\..*"),
+    ("py:.*", "csr_array"),
     ("py:class", r"bluefog_pg\..*\.(F|M|Messages|Network|T)"),  # in signatures only
 ]
