@@ -6,6 +6,7 @@ import signal
 import time
 import warnings
 
+import networkx as nx
 import pytest
 import torch
 import torch.distributed as dist
@@ -126,6 +127,47 @@ def trains(rank, nproc):
 
 def test_training_finds_the_optimum():
     run_ranks(trains, 4, timeout=120)
+
+
+def counts_all_alike(rank, nproc):
+    """Push-sum where ranks take turns, and rank 0 comes a tenth as often as each other one."""
+    dist.init_process_group("bluefog")
+    for graph in (bf.topology.get("exponential")(4), nx.DiGraph(UNEQUAL_DEGREES)):
+        model, optimizer = make("async_push_sum", torch.zeros(4), lr=0.02, graph=graph)
+        target = torch.full((4,), float(rank == 0))  # the optimum is 1 / 4, by steps 1 / 31
+        for whose in random.Random(0).choices(range(4), weights=[1, 10, 10, 10], k=3000):
+            if rank == whose:
+                step(model, optimizer, target)
+            dist.barrier()
+        model.finalize()
+        found = model.module.held[0].detach()
+        torch.testing.assert_close(found, torch.full((4,), 1 / 4), rtol=0, atol=0.03)
+
+
+UNEQUAL_DEGREES = [(0, 1), (0, 2), (1, 2), (2, 3), (2, 0), (3, 0)]
+
+
+def test_slow_ranks_count_as_much_in_push_sum():
+    run_ranks(counts_all_alike, 4, timeout=120)
+
+
+def goes_on_alone(rank, nproc):
+    """Of push-sum, where nothing comes for so long that a share of a share would be zero."""
+    dist.init_process_group("bluefog")
+    model, optimizer = make("async_push_sum", torch.full((8,), 1.0 + rank), lr=0.1)
+    before = weighted(model)
+    if rank == 0:
+        for _ in range(500):
+            step(model, optimizer, torch.full((8,), 5.0))
+        torch.testing.assert_close(model.module.held[0].detach(), torch.full((8,), 5.0))
+    model.settle()
+    value = model.module.held[0].detach()
+    assert value.min() > 1 - 1e-5 and value.max() < 5 + 1e-5  # averages of what there was
+    assert abs(weighted(model)[-1] - before[-1]) < 1e-12
+
+
+def test_a_rank_may_be_alone_for_long_in_push_sum():
+    run_ranks(goes_on_alone, 4)
 
 
 def pace(rank, nproc, name, slow):
