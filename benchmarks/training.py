@@ -3,12 +3,13 @@
     python benchmarks/training.py --data digits --ranks 4 --algorithms atc gradient_tracking
 
 Each rank sees a contiguous share of training data that is sorted by label (text: in its order), so
-that ranks differ as much as they can. Same start, batches, optimizer and number of steps for all;
-DDP averages gradients over Gloo. accuracy is that of the averaged model on the test data, in
-percent, as mean and range over the seeds; distance is the consensus distance at the end; sent are
-the payload bytes per rank and step (of an allreduce the 2 (n - 1) / n S of a ring, as Gloo counts
-nothing). ms is the mean time of a step, without the slowest 2 %. Algorithms with local steps
-average every 20 steps. Prints a table in Markdown for each number of ranks.
+that ranks differ as much as they can; with --mixed, of data in random order. Same start, batches,
+optimizer and number of steps for all; DDP averages gradients over Gloo. accuracy is that of the
+averaged model on the test data, in percent, as mean and range over the seeds; distance is the
+consensus distance at the end; sent are the payload bytes per rank and step (of an allreduce the 2
+(n - 1) / n S of a ring, as Gloo counts nothing). ms is the mean time of a step, without the slowest
+2 %. Algorithms with local steps average every 20 steps. Prints a table in Markdown for each number
+of ranks.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def parse() -> argparse.Namespace:
     add("--algorithms", nargs="+", choices=algorithms.names(), default=algorithms.names())
     add("--topologies", nargs="+", choices=topology.names(), default=TOPOLOGIES)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--mixed", action="store_true", help="deal the training data out at random instead")
     add("--epochs", type=int, help="default: as benchmarks/tasks.py has it for the data")
     add("--quick", action="store_true", help="a few steps; the figures mean little")
     add("--json", type=Path, help="also append a JSON object per row to this file")
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         except Missing as missing:
             say(world, f"\n# No rows of {name}: {missing}")
             continue
+        if args.mixed:
+            data = [(mixed(d[0], seed), d[1]) for seed, d in zip(seeds, data, strict=True)]
         print_heading(world, machine, name)
         for contender in contenders(args, task, world.size):
             results = [
@@ -99,6 +103,11 @@ def run(args: argparse.Namespace) -> int:
                 table.append_json(args.json, machine, row)
     dist.destroy_process_group()
     return 0
+
+
+def mixed(data: Data, seed: int) -> Data:
+    order = torch.randperm(len(data[1]), generator=torch.Generator().manual_seed(seed))
+    return data[0][order], data[1][order]
 
 
 def contenders(args: argparse.Namespace, task: Task, ranks: int) -> Iterator[Contender]:

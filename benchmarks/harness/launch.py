@@ -1,11 +1,13 @@
 """Starts a benchmark's ranks: with mpirun where MPI is there, else with torchrun."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 _MPI_VERSION = "from mpi4py import MPI; print(MPI.Get_library_version())"
 _NO_MPI = (
@@ -69,6 +71,9 @@ def _for_ranks() -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One below those that the kernel gives away: mpirun itself listens on some before ranks do."""
+    ports = range(20000, 32000)
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(ports)))
+            return probe.getsockname()[1]
