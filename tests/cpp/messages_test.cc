@@ -104,7 +104,7 @@ class Post {
 };
 
 TEST(MessagesTest, TheyArriveWholeAndInOrder) {
-  constexpr int kRanks = 3, kMessages = 100;
+  constexpr int kRanks = 3, kMessages = 25;
   Post post(kRanks);
   post.meet();
   const std::size_t sizes[] = {0, 1, 1000, 5 << 20, 70'000};
