@@ -8,8 +8,12 @@ done by the rank that calls them; the other rank need not take part, and may be 
     get          mailbox_i[j] <- w_ij x_j       for in-neighbours j
     update       x <- w_ii x + sum_j w_ij mailbox_i[j]
 
-Only mutexes, making and freeing a window wait for others. `bluefog_pg.windows` has the same as
-functions with BlueFog's names.
+Only mutexes, making and freeing a window wait for others, and between hosts a get, which asks for
+what it reads. `bluefog_pg.windows` has the same as functions with BlueFog's names.
+
+Ranks of one host write into each other's memory. Between hosts, and with transport="gloo", they
+send messages, which a thread of the other rank takes and answers: what was put is there a little
+later, at the latest after `flush`.
 """
 
 import json
@@ -54,7 +58,7 @@ class Window:
     Raises:
         TypeError, ValueError: a tensor that cannot be a window's, a name in use, no topology.
         MismatchError: on all ranks, where one cannot make the window or brings another one.
-        BluefogError: on all ranks, where one may not make or map shared memory.
+        BluefogError: on all ranks, where one cannot reach a neighbour.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class Window:
         """Puts dst_weights[j] * tensor into the mailbox at each out-neighbour j.
 
         After that the tensor is multiplied by self_weight, in place. What a mailbox held is gone.
+        Between hosts one message per neighbour is under way at a time; what is put meanwhile takes
+        the place of what waits, and what is accumulated is added to it.
 
         Args:
             tensor: default: the window's own. It may not be changed until an async put is done.
@@ -146,6 +152,7 @@ class Window:
         """Puts src_weights[j] * (the value of in-neighbour j) into this rank's own mailbox of j.
 
         The value is that at the end of j's last call on the window. Arguments and errors as `put`.
+        Between hosts it is asked for, and NeighborTimeoutError raised if j's process is stopped.
         """
         sources = _weights(src_weights, self.in_neighbors)
         return self._window.get(sources, require_mutex, async_op)
@@ -212,14 +219,15 @@ class Window:
     def value_of(self, rank: int) -> tuple[torch.Tensor, float]:
         """Returns the value and p of a neighbour, or this rank, at the end of its last call.
 
-        Also of one that has died since.
+        Also of one of this host that has died since. Between hosts as `get`.
         """
         return self._window.value_of(rank)
 
     def outstanding(self, rank: int) -> tuple[torch.Tensor, float]:
         """Returns what this rank sent to an out-neighbour that has not reset it, and its p.
 
-        Of a dead neighbour that is what was lost with it.
+        Of a dead neighbour that is what was lost with it; between hosts as far as it has said what
+        it had reset, so it may be less that was lost, but not more.
         """
         return self._window.outstanding(rank)
 
@@ -247,7 +255,10 @@ class Window:
 
     @property
     def nbytes(self) -> int:
-        """The memory that this rank gives: 4 tensors per in-neighbour, 3 more if it is readable."""
+        """The memory that this rank gives: 4 tensors per in-neighbour, 3 more if it is readable.
+
+        Per neighbour of another host 1 more to receive and up to 3 more to send.
+        """
         return int(self._window.nbytes)
 
     def statistics(self) -> dict[str, Any]:
@@ -264,7 +275,14 @@ class Window:
         self._window.carry_p(on)
 
     def flush(self) -> None:
-        """Waits for this rank's async calls on the window; all others are complete on return."""
+        """Waits for this rank's async calls, and until all that it has sent is in the mailboxes.
+
+        Of ranks of one host that is so when a call is over.
+
+        Raises:
+            NeighborTimeoutError: names neighbours where it is not, after the group's timeout.
+            PeerLostError: names one that was lost before; at all others it is there.
+        """
         self._window.flush()
 
     def free(self) -> None:

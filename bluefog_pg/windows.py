@@ -177,12 +177,12 @@ def win_poll(handle: Any) -> bool:
 
 
 def win_flush(name: str, *, group: Any = None) -> None:
-    """Waits for this rank's nonblocking calls on the window."""
+    """Waits until all that this rank has sent is in the mailboxes; see `Window.flush`."""
     _window(name, group).flush()
 
 
 def win_fence(name: str, *, group: Any = None) -> None:
-    """Waits for the calls on the window of all ranks up to their fence: a flush and a barrier."""
+    """After it all that any rank has sent before is in the mailboxes: a flush and a barrier."""
     _window(name, group).flush()
     backend_of(group).barrier().wait()
 

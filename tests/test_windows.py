@@ -1,4 +1,4 @@
-"""One-sided windows: BlueFog's semantics, by values."""
+"""One-sided windows: BlueFog's semantics, by values, on one host and between hosts."""
 
 import networkx as nx
 import pytest
@@ -10,9 +10,14 @@ from support import assert_same, start, value_of
 import bluefog_pg as bf
 
 INTEGERS = [torch.int32, torch.int64]
+OF_TWO = pytest.mark.parametrize("transport", ["auto", "gloo"])
+OF_MORE = pytest.mark.parametrize("transport", ["auto", "gloo", "mixed"])
 
 
 def barrier():
+    """After it all that any rank has sent before is there."""
+    for name in bf.get_current_created_window_names():
+        bf.win_flush(name)
     dist.barrier()
 
 
@@ -23,8 +28,8 @@ def scalar(rank):
 # ---- The tutorial's section 6
 
 
-def tutorial(rank, nproc):
-    start()
+def tutorial(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     x = scalar(rank)
     bf.win_create(x, "x")
@@ -59,8 +64,9 @@ def tutorial(rank, nproc):
     return after_get, weighted, seen
 
 
-def test_the_tutorial():
-    values = run_ranks(tutorial, 4)
+@OF_MORE
+def test_the_tutorial(transport):
+    values = run_ranks(tutorial, 4, transport)
     assert [value[0] for value in values] == pytest.approx([(0 + 1 + 3) / 3, 1, 2, 3], abs=1e-15)
     assert [value[1] for value in values] == pytest.approx([0.5 * 3 * 0.4, 1, 2, 3], abs=1e-15)
     assert values[1][2] == [2.0, 3.0]  # 1 + 1, and then 1 + 2
@@ -80,8 +86,8 @@ def weight(source, rank):
     return 2.0 ** -(1 + (source + 2 * rank) % 4)
 
 
-def formulas(rank, nproc, dtype):
-    start()
+def formulas(rank, nproc, transport, dtype):
+    start(transport)
     graph = digraph(nproc)
     bf.set_topology(graph)
     shape = (3, 5)
@@ -123,18 +129,20 @@ def total(sources, rank, shape, scale):
 
 
 @pytest.mark.parametrize("nproc", [4, 8])
-def test_put_get_and_accumulate(nproc):
-    run_ranks(formulas, nproc, torch.float64)
+@OF_MORE
+def test_put_get_and_accumulate(transport, nproc):
+    run_ranks(formulas, nproc, transport, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_dtypes(dtype):
-    run_ranks(many_shapes, 2, dtype)
+@OF_TWO
+def test_dtypes(transport, dtype):
+    run_ranks(many_shapes, 2, transport, dtype)
 
 
-def many_shapes(rank, nproc, dtype):
+def many_shapes(rank, nproc, transport, dtype):
     """Weights are powers of two and values small: exact in every dtype."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     other = 1 - rank
     for shape in [(), (0,), (1,), (3, 5), (100_003,)]:
@@ -147,8 +155,8 @@ def many_shapes(rank, nproc, dtype):
             assert_same(y, mean.to(dtype))
 
 
-def integers(rank, nproc, dtype):
-    start()
+def integers(rank, nproc, transport, dtype):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     x = torch.tensor([rank + 1, torch.iinfo(dtype).max], dtype=dtype)
     with bf.Window(x, "x", zero_init=True) as window:
@@ -168,16 +176,17 @@ def integers(rank, nproc, dtype):
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers(dtype):
-    run_ranks(integers, 2, dtype)
+@OF_TWO
+def test_integers(transport, dtype):
+    run_ranks(integers, 2, transport, dtype)
 
 
 # ---- More of a window
 
 
-def defaults(rank, nproc):
+def defaults(rank, nproc, transport):
     """The topology's weights; a topology of the window's own; a schedule's edges together."""
-    start()
+    start(transport)
     graph = digraph(nproc)
     x = scalar(rank)
     with bf.Window(x, "x", topology=graph) as window:
@@ -193,13 +202,14 @@ def defaults(rank, nproc):
         assert window.out_neighbors == sorted((rank + hop) % nproc for hop in hops)
 
 
-def test_defaults():
-    run_ranks(defaults, 4)
+@OF_MORE
+def test_defaults(transport):
+    run_ranks(defaults, 4, transport)
 
 
-def handles(rank, nproc):
+def handles(rank, nproc, transport):
     """Calls that nobody waits for come in order, and before those that follow."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     x = torch.zeros(1000, dtype=torch.float64)
     bf.win_create(x, "x", zero_init=True)
@@ -225,12 +235,13 @@ def handles(rank, nproc):
     bf.win_free()
 
 
-def test_nonblocking_calls():
-    run_ranks(handles, 4)
+@OF_MORE
+def test_nonblocking_calls(transport):
+    run_ranks(handles, 4, transport)
 
 
-def associated_p(rank, nproc):
-    start()
+def associated_p(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     left, right = (rank - 1) % nproc, (rank + 1) % nproc
     x = scalar(rank)
@@ -254,12 +265,13 @@ def associated_p(rank, nproc):
     bf.win_free()
 
 
-def test_associated_p():
-    run_ranks(associated_p, 4)
+@OF_MORE
+def test_associated_p(transport):
+    run_ranks(associated_p, 4, transport)
 
 
-def statistics(rank, nproc):
-    start()
+def statistics(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     other = 1 - rank
     with bf.Window(scalar(rank), "x") as window:
@@ -297,13 +309,14 @@ def statistics(rank, nproc):
             assert window.statistics()["waited"] > before
 
 
-def test_statistics():
-    run_ranks(statistics, 2)
+@OF_TWO
+def test_statistics(transport):
+    run_ranks(statistics, 2, transport)
 
 
-def several_groups(rank, nproc):
+def several_groups(rank, nproc, transport):
     """Two groups with windows of one name, and one of part of the ranks."""
-    start()
+    start(transport)
     pair = dist.new_group([0, 1], backend="bluefog")
     bf.set_topology(bf.ring(nproc))
     x, y = scalar(rank), scalar(10 + rank)
@@ -312,7 +325,7 @@ def several_groups(rank, nproc):
         bf.set_topology(bf.ring(2), group=pair)
         bf.win_create(y, "x", group=pair)
         bf.win_put(y, "x", group=pair)
-        dist.barrier(group=pair)
+        bf.win_fence("x", group=pair)
         assert bf.win_update("x", group=pair).item() == 10.5
         assert x.item() == rank
         bf.win_free(group=pair)
@@ -321,13 +334,14 @@ def several_groups(rank, nproc):
     bf.win_free()
 
 
-def test_several_groups():
-    run_ranks(several_groups, 3)
+@OF_MORE
+def test_several_groups(transport):
+    run_ranks(several_groups, 3, transport)
 
 
-def parameters(rank, nproc):
+def parameters(rank, nproc, transport):
     """A leaf that requires grad is changed in place; autograd is told."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     w = torch.nn.Parameter(torch.full((3,), float(rank)))
     loss = (w * w).sum()
@@ -341,5 +355,6 @@ def parameters(rank, nproc):
         window.accumulate(w.detach().clone(), self_weight=0.5)
 
 
-def test_parameters():
-    run_ranks(parameters, 2)
+@OF_TWO
+def test_parameters(transport):
+    run_ranks(parameters, 2, transport)

@@ -1,9 +1,11 @@
 """One-sided windows: push-sum without a common step, deaths, and ranks of different speed."""
 
 import os
+import pickle
 import random
 import signal
 import time
+from contextlib import suppress
 
 import networkx as nx
 import pytest
@@ -38,12 +40,12 @@ def push(window, dst, require_mutex=False):
     )
 
 
-def push_sum(rank, nproc, seed):
+def push_sum(rank, nproc, transport, seed):
     """x/p becomes the mean of all x at each rank, and no mass is lost on the way.
 
     Delays are of random lengths; each rank goes on until all have said that they are there.
     """
-    start()
+    start(transport)
     bf.set_topology(random_digraph(nproc, seed))
     bf.turn_on_win_ops_with_associated_p()
     chance, talk = random.Random(seed + rank), store("stop")
@@ -61,7 +63,7 @@ def push_sum(rank, nproc, seed):
             talk.set(str(rank), "")
         if step % 20 == 0 and talk.check([str(j) for j in range(nproc)]):
             break
-    dist.barrier()
+    bf.win_fence("x")
     window.update_then_collect()
     error = (x / window.p - mean).abs().max().item()
     p = window.p
@@ -70,19 +72,24 @@ def push_sum(rank, nproc, seed):
     return x, p, error
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_asynchronous_push_sum(seed):
+@pytest.mark.parametrize(
+    ("transport", "seed"), [("auto", 0), ("auto", 1), ("gloo", 2), ("mixed", 3)]
+)
+def test_asynchronous_push_sum(transport, seed):
     n = 8
-    results = run_ranks(push_sum, n, seed, timeout=120)
+    results = run_ranks(push_sum, n, transport, seed, timeout=120)
     total = sum(value_of(j) for j in range(n))
     assert max(error for _, _, error in results) < 1e-10
     assert (sum(x for x, _, _ in results) - total).abs().max() < 1e-12 * n
     assert sum(p for _, p, _ in results) == pytest.approx(n, abs=1e-12 * n)
 
 
-def push_until_death(rank, nproc, victim, rounds):
-    """The victim is killed between two of its calls; the others go on without it."""
-    start()
+def push_until_death(rank, nproc, transport, victim, rounds):
+    """The victim is killed between two of its calls; the others go on without it.
+
+    Between hosts its value dies with it; so it tells it before, when all has arrived.
+    """
+    start(transport)
     bf.set_topology(bf.fully_connected(nproc))
     bf.turn_on_win_ops_with_associated_p()
     talk = store("survivors")
@@ -92,32 +99,45 @@ def push_until_death(rank, nproc, victim, rounds):
     living, after = window.out_neighbors, 0
     for step in range(1_000_000):
         if rank == victim and step == rounds:
+            window.accumulate(dst_weights=dict.fromkeys(living, 0.0))  # follows all else
+            window.flush()
+            talk.set("shown", pickle.dumps(window.value_of(rank)))
             os.kill(os.getpid(), signal.SIGKILL)
         try:
             push(window, living)
         except bf.PeerLostError as error:
-            assert f"rank {victim} was lost: its process ended" in str(error)
+            how = "process ended" if transport == "auto" else "connection"
+            assert f"rank {victim} was lost: its {how}" in str(error)
             living = [j for j in living if j != victim]
         after += len(living) < nproc - 1
         if after == 50:
             break
         if (step + rank) % 3:
             window.update_then_collect(require_mutex=step % 2 == 0)
+    with suppress(bf.PeerLostError):  # it is missing what was on its way
+        window.flush()
     talk.set(str(rank), "")
     talk.wait([str(j) for j in range(nproc) if j != victim])
     window.update_then_collect()
     lost_x, lost_p = window.outstanding(victim)
-    shown_x, shown_p = window.value_of(victim)
+    shown_x, shown_p = pickle.loads(talk.get("shown"))
+    if transport == "auto":
+        assert torch.equal(window.value_of(victim)[0], shown_x), "it can still be read"
+    else:
+        with pytest.raises(bf.PeerLostError, match=f"rank {victim} was lost"):
+            window.value_of(victim)
     p = window.p
     bf.win_free()
     return x + lost_x, p + lost_p, shown_x, shown_p
 
 
-@pytest.mark.parametrize("rounds", [1, 30, 101])
-def test_mass_is_conserved_when_a_rank_is_killed(rounds):
-    """What the dead had shown, and what was in its mailboxes, can still be read."""
+@pytest.mark.parametrize(
+    ("transport", "rounds"), [("auto", 1), ("auto", 30), ("auto", 101), ("gloo", 1), ("gloo", 40)]
+)
+def test_mass_is_conserved_when_a_rank_is_killed(transport, rounds):
+    """What the dead had shown and what was in its mailboxes, and on the way there, is known."""
     n, victim = 4, 3
-    results = run_ranks(push_until_death, n, victim, rounds, timeout=120, dies=[victim])
+    results = run_ranks(push_until_death, n, transport, victim, rounds, timeout=120, dies=[victim])
     results = [result for result in results if result is not None]
     assert len(results) == n - 1
     shown_x, shown_p = results[0][2:]
@@ -130,9 +150,9 @@ def test_mass_is_conserved_when_a_rank_is_killed(rounds):
 WORK = 0.005  # s of an iteration's work, as a sleep: ranks outnumber cores
 
 
-def paces(rank, nproc):
+def paces(rank, nproc, transport):
     """Iterations per second: alone with equals, beside a slow rank, and in step with it."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     x = value_of(rank)
     window = bf.win_create(x, "x")
@@ -167,8 +187,9 @@ def paces(rank, nproc):
     return sum(r[0] for r in rounds) / 6, sum(r[1] for r in rounds) / 6, in_step, waited
 
 
-def test_a_slow_rank_does_not_slow_its_neighbours():
-    results = run_ranks(paces, 4, timeout=120)
+@pytest.mark.parametrize("transport", ["auto", "gloo"])
+def test_a_slow_rank_does_not_slow_its_neighbours(transport):
+    results = run_ranks(paces, 4, transport, timeout=120)
     for alone, beside, in_step, waited in results[1:]:
         assert beside >= 0.9 * alone
         assert in_step < 0.5 * alone

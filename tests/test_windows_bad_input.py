@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
@@ -14,9 +15,11 @@ from support import raises, start, store
 
 import bluefog_pg as bf
 
+TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "gloo"])
 
-def making(rank, nproc):
-    start()
+
+def making(rank, nproc, transport):
+    start(transport)
     x = torch.zeros(3)
     raises(ValueError, "no topology is set", call=lambda: bf.win_create(x, "x"))
     bf.set_topology(bf.ring(nproc))
@@ -61,12 +64,13 @@ def making(rank, nproc):
     bf.win_free()
 
 
-def test_making_a_window():
-    run_ranks(making, 3)
+@TRANSPORTS
+def test_making_a_window(transport):
+    run_ranks(making, 3, transport)
 
 
-def using(rank, nproc):
-    start()
+def using(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     x = torch.zeros(3)
     window = bf.Window(x, "x")
@@ -113,13 +117,14 @@ def using(rank, nproc):
     hidden.free()
 
 
-def test_using_a_window():
-    run_ranks(using, 4)
+@TRANSPORTS
+def test_using_a_window(transport):
+    run_ranks(using, 4, transport)
 
 
-def freeing(rank, nproc):
+def freeing(rank, nproc, transport):
     """Rank 1 reads on while rank 0 waits to free, and is refused once rank 0 has closed."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     talk = store("talk")
     window = bf.Window(torch.full((1000,), float(rank)), "x")
@@ -139,6 +144,7 @@ def freeing(rank, nproc):
         talk.wait(["refused"])
     else:
         talk.wait(["closed"])
+        comes_to(True, lambda: window.is_lost(0))
         raises(bf.PeerLostError, "rank 0 has freed the window", call=window.get)
         raises(bf.PeerLostError, "rank 0 has freed the window", call=window.put)
         window.update()
@@ -146,12 +152,13 @@ def freeing(rank, nproc):
         talk.set("refused", "")
 
 
-def test_free_while_a_peer_reads():
-    run_ranks(freeing, 2)
+@TRANSPORTS
+def test_free_while_a_peer_reads(transport):
+    run_ranks(freeing, 2, transport)
 
 
-def late(rank, nproc):
-    start(timeout=2.0)
+def late(rank, nproc, transport):
+    start(transport, timeout=2.0)
     bf.set_topology(bf.ring(nproc))
     talk = store("talk")
     window = bf.Window(torch.zeros(3), "x")
@@ -173,12 +180,13 @@ def late(rank, nproc):
     window.close()
 
 
-def test_deadlines():
-    run_ranks(late, 2)
+@TRANSPORTS
+def test_deadlines(transport):
+    run_ranks(late, 2, transport)
 
 
-def destroying(rank, nproc):
-    start()
+def destroying(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     window = bf.win_create(torch.zeros(3), "x")
     bf.win_wait(bf.win_put_nonblocking(torch.zeros(3), "x"))
@@ -191,8 +199,10 @@ def destroying(rank, nproc):
         raises(ValueError, 'init_process_group("bluefog")', call=lambda: bf.win_put(None, "x"))
         assert mapped() == 0
         comes_to(0, window_threads)
+        comes_to(0, message_threads)
     else:
         talk.wait(["destroyed"])
+        comes_to(True, lambda: window.is_lost(0))
         raises(bf.PeerLostError, "put on rank 1 in window 'x' failed: rank 0", call=window.put)
         bf.win_free()  # rank 0 is not waited for
         dist.destroy_process_group()
@@ -203,12 +213,13 @@ def mapped():
     return Path("/proc/self/maps").read_text().count("bluefog window")
 
 
-def test_destroying_the_group_with_windows_open():
-    run_ranks(destroying, 2)
+@TRANSPORTS
+def test_destroying_the_group_with_windows_open(transport):
+    run_ranks(destroying, 2, transport)
 
 
-def leaks(rank, nproc):
-    start()
+def leaks(rank, nproc, transport):
+    start(transport)
     bf.set_topology(bf.ring(nproc))
 
     def use():
@@ -216,7 +227,8 @@ def leaks(rank, nproc):
             comes_to(0, window_threads)
             window.put(async_op=True).wait()
             comes_to(1, window_threads)
-            assert mapped() == nproc
+            assert mapped() == (nproc if transport == "auto" else 0)
+            assert message_threads() == (transport == "gloo")
             window.get()
             dist.barrier()
 
@@ -247,20 +259,29 @@ def comes_to(expected, count):
 
 
 def window_threads():
+    return threads("bluefog windows")
+
+
+def message_threads():
+    return threads("bluefog message")
+
+
+def threads(name):
     names = []
     for path in Path("/proc/self/task").glob("*/comm"):
         with suppress(OSError):  # it has just gone
             names.append(path.read_text())
-    return names.count("bluefog windows\n")
+    return names.count(f"{name}\n")
 
 
-def test_nothing_leaks():
-    run_ranks(leaks, 3)
+@TRANSPORTS
+def test_nothing_leaks(transport):
+    run_ranks(leaks, 3, transport)
 
 
-def in_a_child(rank, nproc):
+def in_a_child(rank, nproc, transport):
     """A forked child can do nothing with a window, and nothing to it."""
-    start()
+    start(transport)
     bf.set_topology(bf.ring(nproc))
     window = bf.Window(torch.full((3,), float(rank)), "x")
     window.put(async_op=True).wait()
@@ -278,5 +299,6 @@ def in_a_child(rank, nproc):
     window.free()
 
 
-def test_forked_children():
-    run_ranks(in_a_child, 2)
+@TRANSPORTS
+def test_forked_children(transport):
+    run_ranks(in_a_child, 2, transport)

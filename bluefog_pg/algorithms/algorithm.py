@@ -128,6 +128,9 @@ class Algorithm:
         makes it what it was.
         """
 
+    def settling(self, block: Block) -> None:
+        """Of asynchronous ones, before all ranks meet: waits until what was sent is there."""
+
     def settled(self, block: Block) -> None:
         """Of asynchronous ones, where all ranks have come to a point at which nobody sends.
 

@@ -137,7 +137,8 @@ class Cycle:
         self.end_step()
         self.combine()
         if self.algorithm.asynchronous:
-            self.network.barrier()  # all has been sent
+            self._tell(self.algorithm.settling)
+            self.network.barrier()  # all that was sent is there
             self._tell(self.algorithm.settled)
             self.network.barrier()  # nothing has been sent since
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from bluefog_pg import windows
 from bluefog_pg.errors import MismatchError
 from bluefog_pg.torch import timeline
 from bluefog_pg.torch.context import current
@@ -104,8 +105,11 @@ wait = synchronize
 
 
 def barrier() -> None:
-    """Waits until all ranks have come here."""
-    dist.barrier(group=current().group)
+    """Waits until all ranks have come here, and what they have put into windows is there."""
+    group = current().group
+    for name in windows.get_current_created_window_names(group=group):
+        windows.win_flush(name, group=group)
+    dist.barrier(group=group)
 
 
 def forget_all() -> None:

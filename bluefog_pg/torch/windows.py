@@ -1,8 +1,9 @@
 """One-sided windows, with BlueFog's conventions: see `bluefog_pg.windows` for what they do.
 
 Making and freeing a window is collective. All others are calls of one rank, which wait for nobody
-but where a mutex is asked for. Forms that end on `_nonblocking` return a handle for `win_wait` and
-`win_poll`. A wrong argument is a ValueError; functions without a result return True.
+but where a mutex is asked for. What is put on another host has arrived after the next `barrier`.
+Forms that end on `_nonblocking` return a handle for `win_wait` and `win_poll`. A wrong argument is
+a ValueError; functions without a result return True.
 """
 
 import logging

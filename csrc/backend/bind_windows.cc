@@ -156,7 +156,7 @@ void bind_windows(py::module_& module) {
           no_gil)
       .def("lock", &TensorWindow::lock, py::arg("as_owner"), py::arg("ranks"), no_gil)
       .def("unlock", &TensorWindow::unlock, py::arg("as_owner"), py::arg("ranks"), no_gil)
-      .def("flush", &TensorWindow::drain, no_gil)
+      .def("flush", &TensorWindow::flush, no_gil)
       .def("free", &TensorWindow::free, no_gil)
       .def("close", &TensorWindow::close, no_gil)
       .def(

@@ -7,6 +7,7 @@
 #include "backend/gil.h"
 #include "backend/windows.h"
 #include "backend/work.h"
+#include "base/env.h"
 #include "base/error.h"
 #include "base/process.h"
 
@@ -26,7 +27,8 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       cpu_(std::move(cpu)),
       makers_(std::move(makers)),
       pid_(process_id()),
-      windows_(std::make_unique<GroupWindows>()) {}
+      windows_(std::make_unique<GroupWindows>(
+          std::make_shared<messages::Service>(rank, size, Env::interface()))) {}
 
 // The threads that are joined here may be waiting for Python's lock: the progress thread to call a
 // future's callback, those of Gloo to drop a tensor's Python object. A forked child has none of

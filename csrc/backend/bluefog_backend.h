@@ -98,6 +98,19 @@ class BluefogBackend : public c10d::Backend {
   /// Carries out the calls on windows that their callers do not wait for.
   const std::shared_ptr<window::Queue>& windowQueue() const;
 
+#ifdef C10D_BACKEND_HAS_WINDOW
+  // torch's own windows (c10d_window.cc).
+  bool supportsWindow() const override { return options_->transport != "gloo"; }
+  c10::intrusive_ptr<c10d::Window> new_window(const std::optional<at::Tensor>& tensor) override;
+
+  /// Collective: hands `own` to all ranks of the host, and theirs to `accept`.
+  void meetForWindow(std::uint64_t number, int registration, int own,
+                     const std::function<void(int, UniqueFd)>& accept);
+
+  /// How a rank was lost, as far as the transport knows; null while it lives.
+  const char* lost(int rank);
+#endif
+
   /// What bluefog_pg/group.py keeps for this group (its topology); opaque here.
   std::shared_ptr<void> python_state;
 

@@ -20,6 +20,13 @@ void GroupWindows::close() {
     if (auto window = weak.lock()) window->close();
   }
   queue->shutdown();
+  service->shutdown();
+}
+
+// As edges are in neighbor operations.
+static window::Route route_of(const std::string& transport) {
+  if (transport == "gloo") return window::Route::kMessages;
+  return transport == "shm" ? window::Route::kShared : window::Route::kAny;
 }
 
 std::shared_ptr<window::Window> BluefogBackend::makeWindow(window::Spec spec,
@@ -27,11 +34,14 @@ std::shared_ptr<window::Window> BluefogBackend::makeWindow(window::Spec spec,
   executor();                                     // connects the group
   Transport* const transport = transport_.get();  // outlives the windows: see ~BluefogBackend
   spec.lost = [transport](int rank) { return transport->lost(rank); };
+  spec.route = route_of(options_->transport);
+  spec.service = windows_->service;
   std::uint64_t number;
   {
     const std::lock_guard lock(windows_->mutex);
     number = ++windows_->made;
   }
+  spec.channel = number;
   std::shared_ptr<window::Window> window = window::Window::create(
       std::move(spec), own, rendezvous_at(concat("window/", number, "/"), "a window"),
       Deadline::in(options_->timeout));
@@ -89,6 +99,11 @@ void TensorWindow::drain() {
   if (last.valid()) last.wait();
 }
 
+void TensorWindow::flush() {
+  drain();
+  window_->flush(Deadline::in(timeout_));
+}
+
 std::optional<TensorWindow::Handle> TensorWindow::run(std::function<void()> call, bool async) {
   if (!async) {
     drain();
@@ -135,7 +150,7 @@ at::Tensor TensorWindow::update(double self_weight, const Edges& from, bool rese
 std::pair<at::Tensor, double> TensorWindow::value_of(int rank) {
   drain();
   const at::Tensor y = at::empty(sizes_, tensor_.options());
-  const double p = window_->value_of(rank, data_of(y));
+  const double p = window_->value_of(rank, data_of(y), Deadline::in(timeout_));
   return {y, p};
 }
 

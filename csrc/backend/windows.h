@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "transport/messages/service.h"
 #include "window/queue.h"
 #include "window/window.h"
 
@@ -14,10 +15,13 @@ namespace bluefog {
 
 /// Thread-safe.
 struct GroupWindows {
-  /// Closes all windows and ends the thread that carries out their calls. Waits for nobody.
+  explicit GroupWindows(std::shared_ptr<messages::Service> service) : service(std::move(service)) {}
+
+  /// Closes all windows and ends the threads that carry out their calls. Waits for nobody.
   void close();
 
   const std::shared_ptr<window::Queue> queue = std::make_shared<window::Queue>();
+  const std::shared_ptr<messages::Service> service;
 
   std::mutex mutex;
   std::vector<std::weak_ptr<window::Window>> open;  // under mutex; some may have gone
@@ -68,6 +72,9 @@ class TensorWindow {
 
   /// Waits for the calls of this window that are queued.
   void drain();
+
+  /// And until what they have sent is in the mailboxes; as Window::flush.
+  void flush();
 
  private:
   window::Call call(bool require_mutex) const;

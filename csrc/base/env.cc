@@ -25,6 +25,12 @@ long read_number(const char* name, long fallback, long least, long most) {
 
 }  // namespace
 
+std::string Env::interface() {
+  const char* value = std::getenv("GLOO_SOCKET_IFNAME");
+  const std::string names = value == nullptr ? "" : value;
+  return names.substr(0, names.find(','));
+}
+
 Env Env::read() {
   Env env;
   env.shm_chunk_bytes = read_number("BLUEFOG_SHM_CHUNK_BYTES", env.shm_chunk_bytes, 4096, 1 << 28);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 namespace bluefog {
 
@@ -30,8 +31,13 @@ struct Env {
   /// a group are on one host. The same on all ranks.
   bool host_collectives = true;
 
-  /// Reads the variables; throws Error(kUsage) that names the variable when a value is no number or
-  /// out of range.
+  /// GLOO_SOCKET_IFNAME, which Gloo reads as well: the network interface at which other hosts reach
+  /// this rank's windows; of several, separated by commas, the first. Empty, the default, means the
+  /// one with the address of the host's name.
+  static std::string interface();
+
+  /// Reads the other variables; throws Error(kUsage) that names the variable when a value is no
+  /// number or out of range.
   static Env read();
 };
 

@@ -38,6 +38,9 @@ class Inbox {
 
   double p();
 
+  /// The mailbox's last record that a reset or a get has taken out of it.
+  std::uint64_t consumed() const { return reader_.consumed(); }
+
   const InboxStatistics& statistics() const { return statistics_; }
 
  private:

@@ -18,13 +18,17 @@ Record& MailboxWriter::begin() {
 }
 
 void MailboxWriter::put(const std::byte* x, double weight, double p) {
+  replace(x, weight, p);
+  publish();
+}
+
+void MailboxWriter::replace(const std::byte* x, double weight, double p, std::uint64_t puts) {
   Record& next = begin();
   next.base = next.sequence - 1;
   next.put_at = next.sequence;
-  ++next.puts;
+  next.puts += puts;
   next.p = p;
   scale(box_.dtype, box_.buffer(back_), x, weight, box_.nbytes);
-  publish();
 }
 
 void MailboxWriter::accumulate(const std::byte* x, double weight, double p) {

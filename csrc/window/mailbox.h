@@ -72,7 +72,9 @@ class MailboxWriter {
   /// Adds weight * x and p to what the mailbox holds.
   void accumulate(const std::byte* x, double weight, double p);
 
-  /// Accumulate, in steps: tests stop in between.
+  /// The same in steps, the last of which takes no time: replace() or add(), settle(), publish().
+  /// `puts`: how many calls of put are in x.
+  void replace(const std::byte* x, double weight, double p, std::uint64_t puts = 1);
   void add(const std::byte* x, double weight, double p);
   void settle();
   void publish();
@@ -113,6 +115,7 @@ class MailboxReader {
   void claim();  // empties the mailbox: what value() said counts no more
 
   std::uint64_t puts() const { return box_.record(front_).puts; }
+  std::uint64_t consumed() const { return consumed_; }  // the sequence of the last claim()
 
  private:
   std::uint64_t sequence(std::uint32_t index) const { return box_.record(index).sequence; }

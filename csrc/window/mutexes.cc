@@ -6,8 +6,8 @@
 
 namespace bluefog::window {
 
-Mutexes::Mutexes(int rank, std::string window, Lookup lookup)
-    : rank_(rank), window_(std::move(window)), lookup_(std::move(lookup)) {}
+Mutexes::Mutexes(int rank, std::string window, Doors doors)
+    : rank_(rank), window_(std::move(window)), doors_(std::move(doors)) {}
 
 void Mutexes::lock(std::vector<Key> keys, const Deadline& deadline) {
   std::sort(keys.begin(), keys.end());
@@ -27,8 +27,7 @@ void Mutexes::take(Key key, const Deadline& deadline) {
   take_here(key, deadline);
   const int other = key.first == rank_ ? key.second : key.first;
   const auto start = Deadline::Clock::now();
-  const auto outcome = lookup_.find(key).lock(
-      side(key), deadline, [&] { return lookup_.gone(other); }, [&] { return closed_.load(); });
+  const auto outcome = doors_.lock(key, deadline, [&] { return closed_.load(); });
   {
     const std::lock_guard lock(mutex_);
     waited_ += Deadline::Clock::now() - start;
@@ -71,7 +70,7 @@ void Mutexes::give(Key key) {
   {
     const std::lock_guard lock(mutex_);
     if (held_.erase(key) == 0) return;
-    lookup_.find(key).unlock(side(key));
+    doors_.unlock(key);
   }
   changed_.notify_all();
 }
@@ -79,7 +78,7 @@ void Mutexes::give(Key key) {
 void Mutexes::close() {
   closed_ = true;
   const std::lock_guard lock(mutex_);
-  for (const auto& [key, thread] : held_) lookup_.find(key).unlock(side(key));
+  for (const auto& [key, thread] : held_) doors_.unlock(key);
   held_.clear();
   changed_.notify_all();
 }

@@ -19,12 +19,14 @@ class Mutexes {
   /// The mutex of `writer`'s mailbox at `owner`, one of which is this rank.
   using Key = std::pair<int, int>;  // (owner, writer)
 
-  struct Lookup {
-    std::function<PairMutex&(Key)> find;
-    std::function<bool(int rank)> gone;  // whether that rank has ended
+  /// Where they are: as PairMutex::lock and unlock.
+  struct Doors {
+    using Outcome = PairMutex::Outcome;
+    std::function<Outcome(Key, const Deadline&, const std::function<bool()>& give_up)> lock;
+    std::function<void(Key)> unlock;
   };
 
-  Mutexes(int rank, std::string window, Lookup lookup);
+  Mutexes(int rank, std::string window, Doors doors);
 
   /// Takes all of `keys` for the calling thread, or none. They are taken in ascending order, so
   /// that ranks that want several do not wait for each other in a circle. Throws Error(kUsage)
@@ -45,11 +47,10 @@ class Mutexes {
   void take_here(Key key, const Deadline& deadline);
   void give(Key key);
   [[noreturn]] void fail_late(Key key, const Deadline& deadline, int holder) const;
-  Side side(Key key) const { return key.first == rank_ ? Side::kOwner : Side::kWriter; }
 
   const int rank_;
   const std::string window_;
-  const Lookup lookup_;
+  const Doors doors_;
   std::atomic<bool> closed_{false};
 
   mutable std::mutex mutex_;

@@ -29,22 +29,30 @@ void sleep(std::atomic<std::uint32_t>& bell, std::uint32_t seen, const Deadline&
 }  // namespace
 
 // Sequentially consistent throughout, as Peterson's algorithm asks.
-PairMutex::Outcome PairMutex::lock(Side side, const Deadline& deadline,
-                                   const std::function<bool()>& gone,
-                                   const std::function<bool()>& give_up) {
+void PairMutex::ask(Side side) {
   const auto self = static_cast<std::uint32_t>(side);
   const std::uint32_t other = 1 - self;
-  const auto mine = [&] { return wants[other] == 0 || first == self; };
   wants[self] = 1;
   first = other;
   if (wants[other] != 0) ring(bell);  // it may be asleep, and may go now
+}
+
+bool PairMutex::may_enter(Side side) const {
+  const auto self = static_cast<std::uint32_t>(side);
+  return wants[1 - self] == 0 || first == self;
+}
+
+PairMutex::Outcome PairMutex::lock(Side side, const Deadline& deadline,
+                                   const std::function<bool()>& gone,
+                                   const std::function<bool()>& give_up) {
+  ask(side);
   for (int spin = 0; spin < kSpins; ++spin) {
-    if (mine()) return Outcome::kTaken;
+    if (may_enter(side)) return Outcome::kTaken;
     std::this_thread::yield();
   }
   while (true) {
     const std::uint32_t seen = bell;
-    if (mine() || gone()) return Outcome::kTaken;
+    if (may_enter(side) || gone()) return Outcome::kTaken;
     const bool given_up = give_up();
     if (given_up || deadline.passed()) {
       unlock(side);

@@ -31,6 +31,11 @@ struct alignas(64) PairMutex {
   Outcome lock(Side side, const Deadline& deadline, const std::function<bool()>& gone,
                const std::function<bool()>& give_up);
   void unlock(Side side);
+
+  /// The steps of lock(), for a side that may not wait: it asks once, and has the mutex when it may
+  /// enter.
+  void ask(Side side);
+  bool may_enter(Side side) const;
 };
 
 }  // namespace bluefog::window

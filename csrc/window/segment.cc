@@ -42,8 +42,12 @@ std::size_t Segment::total(const Shape& shape, std::size_t in_degree) {
   return values_at(shape.size, in_degree) + values * stride_of(shape.nbytes);
 }
 
-Segment Segment::create(int rank, const Shape& shape, const std::vector<int>& in_neighbors) {
-  Segment segment(shm::Memory::create("bluefog window", total(shape, in_neighbors.size())), shape);
+Segment Segment::create(int rank, const Shape& shape, const std::vector<int>& in_neighbors,
+                        bool shared) {
+  const std::size_t nbytes = total(shape, in_neighbors.size());
+  Segment segment(
+      shared ? shm::Memory::create("bluefog window", nbytes) : shm::Memory::create_private(nbytes),
+      shape);
   auto* control = new (segment.memory_.data()) Control{};
   control->rank = static_cast<std::uint32_t>(rank);
   control->size = static_cast<std::uint32_t>(shape.size);

@@ -1,4 +1,4 @@
-// One rank's part of a window in shared memory: the value that it shows to others, a mailbox for
+// One rank's part of a window: the value that it shows to others, a mailbox for
 // each of its in-neighbours, and a mutex for each rank.
 //
 //   Control | mutexes[size] | slots[size] | mailboxes | values: 3 own, then 4 per mailbox
@@ -27,13 +27,14 @@ enum class Life : std::uint32_t { kOpen, kLeaving, kClosed };
 
 class Segment {
  public:
-  /// Throws Error(kSystem).
-  static Segment create(int rank, const Shape& shape, const std::vector<int>& in_neighbors);
+  /// In memory that others of this host can map if it is `shared`. Throws Error(kSystem).
+  static Segment create(int rank, const Shape& shape, const std::vector<int>& in_neighbors,
+                        bool shared = true);
 
   /// Maps what `rank` has made. Throws Error(kSystem) where that is no part of this window.
   static Segment map(UniqueFd fd, int rank, const Shape& shape);
 
-  int fd() const { return memory_.fd(); }
+  int fd() const { return memory_.fd(); }  // -1 if it is not shared
   std::size_t nbytes() const { return memory_.nbytes(); }
 
   /// Requires a window that is readable.

@@ -2,95 +2,25 @@
 #include "window/window.h"
 
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
 #include "base/process.h"
-#include "transport/shm/handshake.h"
 #include "window/window_impl.h"
 
 namespace bluefog::window {
-namespace {
 
-// Maps the parts of the other ranks; those of ranks that are no neighbours only for the handshake.
-std::vector<std::optional<Segment>> map_peers(const Spec& spec, const std::optional<Segment>& own,
-                                              const Rendezvous& rendezvous, Deadline deadline) {
-  std::vector<std::optional<Segment>> segments(spec.shape.size);
-  const auto accept = [&](int rank, UniqueFd fd) {
-    Segment segment = Segment::map(std::move(fd), rank, spec.shape);
-    if (has(spec.in_neighbors, rank) || has(spec.out_neighbors, rank)) {
-      segments[rank].emplace(std::move(segment));
-    }
-  };
-  const std::vector<bool> reached = shm::exchange_memory(rendezvous, spec.rank, spec.shape.size,
-                                                         own ? own->fd() : -1, accept, deadline);
-  for (int rank = 0; rank < spec.shape.size; ++rank) {
-    if (!reached[rank]) segments[rank].reset();
-  }
-  return segments;
-}
-
-void check_reached(const Spec& spec, const std::vector<std::optional<Segment>>& segments) {
-  std::vector<int> missing;
-  for (const auto* ranks : {&spec.in_neighbors, &spec.out_neighbors}) {
-    std::copy_if(ranks->begin(), ranks->end(), std::back_inserter(missing),
-                 [&](int rank) { return !segments[rank]; });
-  }
-  if (!missing.empty()) {
-    fail(ErrorCode::kSystem, "rank ", spec.rank, " shares no memory with ", name_ranks(missing),
-         " for window '", spec.name, "': windows are for ranks of one host that may make ",
-         "shared memory");
-  }
-}
-
-}  // namespace
-
-std::unique_ptr<Window> Window::create(Spec spec, const std::byte* own,
-                                       const Rendezvous& rendezvous, Deadline deadline) {
-  std::optional<Segment> mine;
-  std::optional<Error> refused;
-  try {
-    mine.emplace(Segment::create(spec.rank, spec.shape, spec.in_neighbors));
-    if (spec.shape.readable) mine->own().publish(own, 1);
-  } catch (const Error& error) {
-    refused = error;  // the others wait for this rank to take part
-  }
-  auto segments = map_peers(spec, mine, rendezvous, deadline);
-  if (refused) throw *refused;
-  check_reached(spec, segments);
-  std::vector<std::unique_ptr<Peer>> peers(spec.shape.size);
-  for (int rank = 0; rank < spec.shape.size; ++rank) {
-    if (!segments[rank]) continue;
-    peers[rank] = std::make_unique<Peer>(std::move(*segments[rank]), spec.rank, rank);
-  }
-  std::unique_ptr<Window> window(new Window(std::move(spec), std::move(*mine), std::move(peers)));
-  Bytes first;
-  if (!window->spec_.zero_init) {
-    first = make_bytes(window->spec_.shape.nbytes);
-    std::memcpy(first.get(), own, window->spec_.shape.nbytes);
-  }
-  for (int rank : window->spec_.in_neighbors) {
-    window->inboxes_[rank] = std::make_unique<Inbox>(window->own_->mailbox_of(rank), first);
-  }
-  return window;
-}
-
-Window::Window(Spec spec, Segment own, std::vector<std::unique_ptr<Peer>> peers)
+Window::Window(Spec spec, Segment own, Peers peers)
     : spec_(std::move(spec)),
       pid_(process_id()),
       own_(std::move(own)),
       peers_(std::move(peers)),
       inboxes_(spec_.shape.size),
       mutexes_(spec_.rank, spec_.name,
-               {[this](Mutexes::Key key) -> PairMutex& {
-                  const Segment& at = key.first == spec_.rank ? *own_ : peers_[key.first]->segment;
-                  return at.mutex_of(key.second);
+               {[this](auto key, auto& deadline, auto& give_up) {
+                  return enter(key, deadline, give_up);
                 },
-                [this](int rank) {
-                  return spec_.lost(rank) != nullptr ||
-                         peers_[rank]->segment.life() == Life::kClosed;
-                }}) {}
+                [this](auto key) { leave(key); }}) {}
 
 Window::~Window() { close(); }
 
@@ -107,11 +37,16 @@ void Window::check_process() const {
 std::vector<int> Window::not_leaving() const {
   std::vector<int> ranks;
   for (int rank = 0; rank < spec_.shape.size; ++rank) {
-    if (peers_[rank] && peers_[rank]->segment.life() == Life::kOpen && !spec_.lost(rank)) {
+    if (peers_[rank] && peers_[rank]->life() == Life::kOpen && !lost_how(rank)) {
       ranks.push_back(rank);
     }
   }
   return ranks;
+}
+
+const char* Window::lost_how(int rank) const {
+  const char* how = spec_.lost(rank);
+  return how ? how : peers_[rank]->lost();
 }
 
 // Looks again and again: who frees a window has no more to do with it that could be slowed.
@@ -121,7 +56,11 @@ void Window::free(const Deadline& deadline) {
   while (true) {
     {
       const Entered entered(this);
-      own_->life() = Life::kLeaving;
+      if (own_->life().exchange(Life::kLeaving) == Life::kOpen) {
+        for (auto& peer : peers_) {
+          if (peer) peer->tell(Life::kLeaving);
+        }
+      }
       missing = not_leaving();
     }
     if (missing.empty() || deadline.passed()) break;
@@ -137,17 +76,19 @@ void Window::free(const Deadline& deadline) {
 
 bool Window::lost(int rank) {
   const Entered entered(this);
-  return peer(rank).segment.life() == Life::kClosed || spec_.lost(rank) != nullptr;
+  return peer(rank).life() == Life::kClosed || lost_how(rank) != nullptr;
 }
 
 std::size_t Window::nbytes() {
   const Entered entered(this);
-  return own_->nbytes();
+  std::size_t nbytes = own_->nbytes();
+  for (auto& peer : peers_) nbytes += peer ? peer->nbytes() : 0;
+  return nbytes;
 }
 
 Life Window::neighbor_life(int rank) {
   const Entered entered(this);
-  return peer(rank).segment.life();
+  return peer(rank).life();
 }
 
 void Window::close() {
@@ -156,10 +97,17 @@ void Window::close() {
   {
     const std::shared_lock open(open_);
     if (!own_) return;
+    for (auto& peer : peers_) {
+      if (peer) peer->interrupt();
+    }
     mutexes_.close();
     own_->life() = Life::kClosed;
   }
   const std::unique_lock alone(open_);
+  for (auto& peer : peers_) {
+    if (peer) peer->tell(Life::kClosed);
+  }
+  if (spec_.service) spec_.service->close(spec_.channel);  // nothing comes from now on
   inboxes_.clear();
   peers_.clear();
   own_.reset();
@@ -186,6 +134,25 @@ void Window::lock(const std::vector<Mutexes::Key>& keys, const Deadline& deadlin
     fail(ErrorCode::kAborted, title("a mutex"), " of rank ", spec_.rank, ": it has been freed");
   }
   mutexes_.lock(keys, deadline);
+}
+
+// The mutex of a mailbox is with its owner.
+PairMutex::Outcome Window::enter(Mutexes::Key key, const Deadline& deadline,
+                                 const std::function<bool()>& give_up) {
+  const auto [owner, writer] = key;
+  const int other = owner == spec_.rank ? writer : owner;
+  const auto gone = [&] {
+    return lost_how(other) != nullptr || peers_[other]->life() == Life::kClosed;
+  };
+  return owner == spec_.rank ? own_->mutex_of(writer).lock(Side::kOwner, deadline, gone, give_up)
+                             : peers_[owner]->lock(deadline, gone, give_up);
+}
+
+void Window::leave(Mutexes::Key key) {
+  const auto [owner, writer] = key;
+  if (owner != spec_.rank) return peers_[owner]->unlock();
+  own_->mutex_of(writer).unlock(Side::kOwner);
+  peers_[writer]->unlocked();
 }
 
 void Window::unlock(const std::vector<Mutexes::Key>& keys) {

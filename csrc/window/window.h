@@ -3,8 +3,9 @@
 // Each rank has a value (a tensor of the caller's) and, from each of its in-neighbours, a mailbox.
 // put and accumulate write into the mailboxes of out-neighbours, get copies a neighbour's value
 // into the own mailbox of it, and update adds the mailboxes, weighted, to the value. All of this is
-// done by the rank that calls, with loads and stores: the other one need not do, or be, anything.
-// Only a mutex, and making and freeing a window, wait for others.
+// done by the rank that calls: on one host with loads and stores, and the other one need not do, or
+// be, anything; between hosts with messages that a thread of the other one answers. Only a mutex,
+// a get between hosts, and making and freeing a window, wait for others.
 #pragma once
 
 #include <functional>
@@ -17,12 +18,17 @@
 
 #include "base/deadline.h"
 #include "plan/plan.h"
+#include "transport/messages/service.h"
 #include "transport/rendezvous.h"
 #include "window/inbox.h"
 #include "window/mutexes.h"
-#include "window/segment.h"
+#include "window/peer.h"
 
 namespace bluefog::window {
+
+/// How ranks reach each other: through shared memory where they can and else by messages, or only
+/// in one of these ways.
+enum class Route { kAny, kShared, kMessages };
 
 /// How a rank sees a window. Neighbours in ascending order.
 struct Spec {
@@ -32,7 +38,10 @@ struct Spec {
   std::vector<int> in_neighbors;
   std::vector<int> out_neighbors;
   bool zero_init;  // mailboxes are empty at first; else they hold this rank's own value
-  std::function<const char*(int rank)> lost;  // how a rank was lost, null while it lives
+  std::function<const char*(int rank)> lost;             // how a rank was lost, null while it lives
+  Route route = Route::kAny;                             // the same on all ranks
+  std::shared_ptr<messages::Service> service = nullptr;  // of the group
+  std::uint64_t channel = 0;  // of that, for this window alone; the same on all ranks
 };
 
 /// What a call works on. `own` is the rank's value, which belongs to the caller.
@@ -42,15 +51,8 @@ struct Call {
   Deadline deadline;
 };
 
-enum class Sending { kPut, kAccumulate };
-
 struct InStatistics : InboxStatistics {
   int rank;
-};
-struct OutStatistics {
-  int rank;
-  std::uint64_t puts = 0;
-  std::uint64_t accumulates = 0;
 };
 struct Statistics {
   std::vector<InStatistics> in;
@@ -63,7 +65,7 @@ struct Statistics {
 class Window {
  public:
   /// Collective over the group, with equal shapes. Throws Error(kSystem) where memory is refused or
-  /// a neighbour's cannot be mapped, Error(kTimeout) naming a rank that does not come.
+  /// a neighbour cannot be reached, Error(kTimeout) naming a rank that does not come.
   static std::unique_ptr<Window> create(Spec spec, const std::byte* own,
                                         const Rendezvous& rendezvous, Deadline deadline);
   ~Window();
@@ -73,7 +75,12 @@ class Window {
   /// that are no out-neighbours, Error(kPeerLost) for one that was lost.
   void send(Sending kind, std::byte* x, const std::vector<Edge>& to, double self_weight, Call call);
 
+  /// Waits until what was sent is in the mailboxes. Throws Error(kTimeout) naming ranks where it is
+  /// not, Error(kPeerLost) naming one where it will never be, once it is there at all others.
+  void flush(const Deadline& deadline);
+
   /// Puts weight * (the value that the rank shows) into the own mailboxes of the ranks of `from`.
+  /// Of other hosts it asks for it; then it may throw Error(kTimeout) or Error(kPeerLost).
   void get(const std::vector<Edge>& from, Call call);
 
   /// y = self_weight * own + sum of weight * mailbox over `from`; y may be own. With `reset` the
@@ -84,12 +91,12 @@ class Window {
   /// Puts and gets per in-neighbour that no update has used yet.
   std::vector<std::pair<int, std::uint64_t>> versions();
 
-  /// The value and p that `rank`, an in- or out-neighbour or this rank itself, shows; also one that
-  /// was lost.
-  double value_of(int rank, std::byte* y);
+  /// The value and p that `rank`, an in- or out-neighbour or this rank itself, shows; of this host
+  /// also one that was lost, of another host as get().
+  double value_of(int rank, std::byte* y, const Deadline& deadline);
 
-  /// What this rank has sent to an out-neighbour and that one has not collected, and its p. To be
-  /// relied on once that rank was lost.
+  /// What this rank has sent to an out-neighbour and that one has not collected, and its p, as far
+  /// as is known. On one host it can be relied on once that rank was lost.
   double outstanding(int rank, std::byte* y);
 
   /// Push-sum weights: this rank's own, or that in a mailbox.
@@ -129,9 +136,10 @@ class Window {
   const Spec& spec() const { return spec_; }
 
  private:
-  struct Peer;
+  using Peers = std::vector<std::unique_ptr<Peer>>;  // by rank; null for all but neighbours
+  class Maker;                                       // for the time of create()
 
-  Window(Spec spec, Segment own, std::vector<std::unique_ptr<Peer>> peers);
+  Window(Spec spec, Segment own, Peers peers);
 
   class Entered;  // for the time of a call: the window is open, and this thread alone in it
   class Holding;  // for the time of a call: mutexes
@@ -141,6 +149,10 @@ class Window {
   void check_edges(const char* what, bool in, const std::vector<Edge>& edges) const;
   void check_weight(const char* what, double weight) const;
   Peer& peer(int rank) const;
+  const char* lost_how(int rank) const;
+  PairMutex::Outcome enter(Mutexes::Key key, const Deadline& deadline,
+                           const std::function<bool()>& give_up);
+  void leave(Mutexes::Key key);
   void show(const std::byte* own);
   std::vector<int> not_leaving() const;
 
@@ -151,7 +163,7 @@ class Window {
   std::shared_mutex open_;  // shared by calls, alone by close()
   std::mutex mutex_;        // of what follows
   std::optional<Segment> own_;
-  std::vector<std::unique_ptr<Peer>> peers_;     // by rank; null for all but neighbours
+  Peers peers_;
   std::vector<std::unique_ptr<Inbox>> inboxes_;  // by rank; null for all but in-neighbours
   double p_ = 1;
   Mutexes mutexes_;

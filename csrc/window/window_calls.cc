@@ -52,10 +52,10 @@ void Window::check_weight(const char* what, double weight) const {
 
 void Window::check_live(const char* what, const std::vector<Edge>& edges) const {
   for (const Edge& edge : edges) {
-    if (const char* how = spec_.lost(edge.rank)) {
+    if (const char* how = lost_how(edge.rank)) {
       fail(ErrorCode::kPeerLost, title(what), " failed: rank ", edge.rank, " was lost: ", how);
     }
-    if (peers_[edge.rank]->segment.life() == Life::kClosed) {
+    if (peers_[edge.rank]->life() == Life::kClosed) {
       fail(ErrorCode::kPeerLost, title(what), " failed: rank ", edge.rank, " has freed the window");
     }
   }
@@ -78,17 +78,33 @@ void Window::send(Sending kind, std::byte* x, const std::vector<Edge>& to, doubl
   for (const Edge& edge : to) {
     Peer& peer = *peers_[edge.rank];
     const double p = carries_p_ ? edge.weight * p_ : 0;
-    if (kind == Sending::kPut) {
-      peer.writer->put(x, edge.weight, p);
-      ++peer.statistics.puts;
-    } else {
-      peer.writer->accumulate(x, edge.weight, p);
-      ++peer.statistics.accumulates;
-    }
+    peer.send(kind, x, edge.weight, p);
+    ++(kind == Sending::kPut ? peer.statistics.puts : peer.statistics.accumulates);
   }
   if (self_weight != 1) scale(spec_.shape.dtype, x, x, self_weight, spec_.shape.nbytes);
   if (carries_p_) p_ *= self_weight;
   show(call.own);
+}
+
+// Alone with close() in the window: others may go on meanwhile.
+void Window::flush(const Deadline& deadline) {
+  check_process();
+  const std::shared_lock open(open_);
+  if (closed_) fail(ErrorCode::kAborted, title("flush"), ": it has been freed");
+  std::vector<int> missing;
+  std::optional<Error> lost;  // no reason not to wait for the others
+  for (int rank : spec_.out_neighbors) {
+    try {
+      if (!peers_[rank]->flush(deadline)) missing.push_back(rank);
+    } catch (const Error& error) {
+      lost = error;
+    }
+  }
+  if (!missing.empty()) {
+    fail(ErrorCode::kTimeout, title("flush"), ": after ", deadline.timeout_seconds(),
+         " s what was sent has not arrived at ", name_ranks(missing));
+  }
+  if (lost) throw *lost;
 }
 
 void Window::get(const std::vector<Edge>& from, Call call) {
@@ -101,12 +117,15 @@ void Window::get(const std::vector<Edge>& from, Call call) {
   check_live("get", from);
   show(call.own);
   for (const Edge& edge : from) {
-    const Bytes room = peers_[edge.rank]->room();
-    peers_[edge.rank]->segment.own().read(room.get());
+    Peer& peer = *peers_[edge.rank];
+    const Bytes room = peer.room(own_->own().stride);
+    peer.read(room.get(), call.deadline);
     if (edge.weight != 1) {
       scale(spec_.shape.dtype, room.get(), room.get(), edge.weight, spec_.shape.nbytes);
     }
+    const auto still = peer.pause();
     inboxes_[edge.rank]->hold(room);
+    peer.collected(inboxes_[edge.rank]->consumed());
   }
 }
 
@@ -119,7 +138,9 @@ void Window::update(std::byte* y, double self_weight, const std::vector<Edge>& f
   std::vector<Term> terms{{call.own, self_weight}};
   double p = self_weight * p_;
   for (const Edge& edge : from) {
+    const auto still = peers_[edge.rank]->pause();
     p += inboxes_[edge.rank]->collect(edge.weight, reset, terms);
+    peers_[edge.rank]->collected(inboxes_[edge.rank]->consumed());
   }
   const std::size_t nbytes = spec_.shape.nbytes;
   combine(spec_.shape.dtype, y, terms, nbytes, store_for(nbytes));
@@ -135,7 +156,7 @@ std::vector<std::pair<int, std::uint64_t>> Window::versions() {
   return versions;
 }
 
-Window::Peer& Window::peer(int rank) const {
+Peer& Window::peer(int rank) const {
   if (rank < 0 || rank >= spec_.shape.size || !peers_[rank]) {
     fail(ErrorCode::kUsage, "rank ", rank, " is no neighbour of rank ", spec_.rank, " in window '",
          spec_.name, "'");
@@ -143,14 +164,15 @@ Window::Peer& Window::peer(int rank) const {
   return *peers_[rank];
 }
 
-double Window::value_of(int rank, std::byte* y) {
+double Window::value_of(int rank, std::byte* y, const Deadline& deadline) {
   const Entered entered(this);
   if (!spec_.shape.readable) {
     fail(ErrorCode::kUsage, title("value_of"), ": it was made with readable=False");
   }
-  const OwnValue shown = rank == spec_.rank ? own_->own() : peer(rank).segment.own();
-  const Bytes room = make_bytes(shown.stride);
-  const double p = shown.read(room.get());
+  const OwnValue own = own_->own();
+  const Bytes room = make_bytes(own.stride);
+  const double p =
+      rank == spec_.rank ? own.read(room.get()) : peer(rank).read(room.get(), deadline);
   scale(spec_.shape.dtype, y, room.get(), 1, spec_.shape.nbytes);
   return p;
 }
@@ -161,7 +183,7 @@ double Window::outstanding(int rank, std::byte* y) {
     fail(ErrorCode::kUsage, title("outstanding"), ": rank ", rank, " is none of its ",
          "out-neighbours ", list(spec_.out_neighbors));
   }
-  return peers_[rank]->writer->outstanding(y);
+  return peers_[rank]->outstanding(y);
 }
 
 double Window::p() {

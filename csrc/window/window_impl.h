@@ -2,42 +2,15 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
 #include "window/window.h"
 
 namespace bluefog::window {
 
-using Bytes = std::shared_ptr<std::byte>;
-
-inline Bytes make_bytes(std::size_t nbytes) {
-  return {new std::byte[nbytes], std::default_delete<std::byte[]>()};
-}
-
 inline bool has(const std::vector<int>& ranks, int rank) {
   return std::binary_search(ranks.begin(), ranks.end(), rank);
 }
-
-struct Window::Peer {
-  Peer(Segment mapped, int self, int rank) : segment(std::move(mapped)), statistics{rank} {
-    if (segment.has_mailbox_of(self)) writer.emplace(segment.mailbox_of(self));
-  }
-
-  // A buffer for what it shows: one that no mailbox holds any more, if there is one.
-  const Bytes& room() {
-    for (Bytes& buffer : buffers) {
-      if (buffer && buffer.use_count() == 1) return buffer;
-    }
-    std::swap(buffers[0], buffers[1]);
-    return buffers[0] = make_bytes(segment.own().stride);
-  }
-
-  Segment segment;
-  std::optional<MailboxWriter> writer;
-  OutStatistics statistics;
-  std::array<Bytes, 2> buffers;
-};
 
 class Window::Entered {
  public:

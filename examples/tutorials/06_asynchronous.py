@@ -508,13 +508,14 @@ if rank == 0:
 # - `accumulate` and `update_then_collect` with $p$ keep all mass, and reach the mean to machine
 #   precision, however the ranks' speeds differ. The graph need only be strongly connected.
 # - Asynchronous training makes as many steps as each rank can. The optimum then weighs ranks by
-#   $\lambda_i \gamma_i$: scale learning rates, or let fast ranks have data that speak for all. As
-#   with all methods that keep $\gamma$ constant, what is found is near that, at a distance of
-#   order $\gamma$.
+#   $\lambda_i \gamma_i$: scale learning rates, or let fast ranks have data that speak for all, or
+#   take `"async_push_sum"`, whose steps count by $p$, which is small where steps are many. As with
+#   all methods that keep $\gamma$ constant, what is found is near that, at a distance of order
+#   $\gamma$.
 # - Runs differ from each other: who reads what is decided by the clock. What this page asserts
 #   holds for all of them.
 #
 # More: `docs/windows.md` says what can be relied on (nothing torn, nothing lost, what happens when
 # a rank dies) and how a mailbox works; `docs/algorithms.md`, "Ranks of unequal speed", has the
-# other asynchronous algorithms, among them AD-PSGD (arXiv:1710.06952). Windows are for ranks of
-# one host so far.
+# other asynchronous algorithms. Between hosts windows send messages, which a thread of the other
+# rank takes: there a `put` is in the mailbox a little later.

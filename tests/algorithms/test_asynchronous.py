@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
+from support import start as start_group
 from torch import nn
 
 import bluefog_pg as bf
@@ -59,8 +60,8 @@ def weighted(model):
     return total
 
 
-def averages_without_gradients(rank, nproc):
-    dist.init_process_group("bluefog")
+def averages_without_gradients(rank, nproc, transport):
+    start_group(transport)
     rng = random.Random(rank)
     for name in ALL:
         start = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(rank))
@@ -79,8 +80,9 @@ def averages_without_gradients(rank, nproc):
         assert distance < (1e-3 if name in KEEP_THE_MEAN else 1e-2) * start.norm(), (name, distance)
 
 
-def test_the_mean_is_kept():
-    run_ranks(averages_without_gradients, 4, timeout=120)
+@pytest.mark.parametrize("transport", ["auto", "gloo", "mixed"])
+def test_the_mean_is_kept(transport):
+    run_ranks(averages_without_gradients, 4, transport, timeout=120)
 
 
 def averages_once_with_a_stopped_rank(rank, nproc):
@@ -209,8 +211,8 @@ def test_a_slow_rank_slows_nobody():
     assert sum(beside_it) < 0.3 * sum(alone)  # the contrast: everybody waits for everybody
 
 
-def goes_on_without_the_dead(rank, nproc, name):
-    dist.init_process_group("bluefog")
+def goes_on_without_the_dead(rank, nproc, transport, name):
+    start_group(transport)
     start = torch.full((30,), float(rank), dtype=torch.float64)
     model, optimizer = make(name, start, graph=PAIRWISE)  # all are neighbours of all
     dist.barrier()
@@ -228,9 +230,11 @@ def goes_on_without_the_dead(rank, nproc, name):
     return value[0].item()
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_dead_rank_is_left_out(name):
-    values = run_ranks(goes_on_without_the_dead, 4, name, timeout=60, dies=[3])[:3]
+@pytest.mark.parametrize(
+    ("transport", "name"), [*(("auto", name) for name in ALL), ("gloo", "ad_psgd")]
+)
+def test_a_dead_rank_is_left_out(transport, name):
+    values = run_ranks(goes_on_without_the_dead, 4, transport, name, timeout=60, dies=[3])[:3]
     assert max(values) - min(values) < 0.2, values
 
 

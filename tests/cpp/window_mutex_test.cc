@@ -61,8 +61,14 @@ struct Pair {
   Mutexes of(int rank) {
     return {rank,
             "x",
-            {[this](Mutexes::Key key) -> PairMutex& { return at[key.first]; },
-             [this](int) { return gone; }}};
+            {[this, rank](auto key, auto& deadline, auto& give_up) {
+               const auto other_is_gone = [this] { return gone; };
+               return at[key.first].lock(side(rank, key), deadline, other_is_gone, give_up);
+             },
+             [this, rank](auto key) { at[key.first].unlock(side(rank, key)); }}};
+  }
+  static Side side(int rank, Mutexes::Key key) {
+    return key.first == rank ? Side::kOwner : Side::kWriter;
   }
   Mutexes zero = of(0), one = of(1);
 };

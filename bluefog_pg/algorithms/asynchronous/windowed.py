@@ -3,6 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ class Windowed(Algorithm):
     """Each block has a window on x, and its ranks go their own pace.
 
     Nothing is sent or received but by the rank that calls, and nothing is waited for: a rank that
-    is slow, stopped or dead costs the others nothing. A neighbour that is lost is left out from
-    then on, with a warning. Of a schedule the edges of all of its steps are used at any time.
+    is slow, stopped or dead costs the others nothing. (Who reads the value of a rank of another
+    host, as some algorithms do, asks for it: a stopped one raises NeighborTimeoutError.) A
+    neighbour that is lost is left out from then on, with a warning. Of a schedule the edges of all
+    of its steps are used at any time.
 
     BatchNorm's buffers stay each rank's own. `settle`, `averaged`, `finalize`, saving, and changes
     of which parameters are trained are points at which all ranks meet.
@@ -52,6 +55,10 @@ class Windowed(Algorithm):
             group=block.network.backend,
         )
         weakref.finalize(block, window.close)
+
+    def settling(self, block: Block) -> None:
+        with suppress(PeerLostError):  # of that nobody waits for the end
+            block.window.flush()
 
     def settled(self, block: Block) -> None:
         if self.mailboxes_are_part_of_x:

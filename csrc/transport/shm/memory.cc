@@ -20,7 +20,8 @@ namespace {
 }  // namespace
 
 Memory::Memory(UniqueFd fd, std::size_t nbytes) : fd_(std::move(fd)), nbytes_(nbytes) {
-  void* data = ::mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
+  const int flags = fd_ ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void* data = ::mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, flags, fd_.get(), 0);
   if (data == MAP_FAILED) {
     fail_system("mmap");
   }
@@ -53,6 +54,8 @@ Memory Memory::create(const char* name, std::size_t nbytes) {
   }
   return Memory(std::move(fd), nbytes);
 }
+
+Memory Memory::create_private(std::size_t nbytes) { return Memory(UniqueFd(), nbytes); }
 
 Memory Memory::map(UniqueFd fd, std::size_t least, int rank) {
   struct stat status;

@@ -15,6 +15,9 @@ class Memory {
   /// /proc/PID/maps. Throws Error(kSystem).
   static Memory create(const char* name, std::size_t nbytes);
 
+  /// The same for this process alone, without a descriptor.
+  static Memory create_private(std::size_t nbytes);
+
   /// Maps what `rank` has made in another process. Throws Error(kSystem), also for a file that its
   /// owner could still truncate or that has less than `least` bytes.
   static Memory map(UniqueFd fd, std::size_t least, int rank);
