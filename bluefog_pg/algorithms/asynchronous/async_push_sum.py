@@ -27,7 +27,9 @@ class AsyncPushSum(Windowed):
     a second passes on r w of weight, which in the long run is proportional to phi, the fixed point
     of the shares (C phi = phi with sum n; 1 where all ranks have equally many in- and
     out-neighbours). Divided by phi, the gradients of all ranks count alike, whatever their speeds
-    and the graph are. (Where phi is not 1 that takes one more copy of x.)
+    and the graph are. (Where phi is not 1 that takes one more copy of x.) The price: the mean of w
+    at a step, and with it the effective learning rate, is below 1, the more so the less regularly
+    ranks come to their turns.
     """
 
     mailboxes_are_part_of_x = True
