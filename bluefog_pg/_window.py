@@ -16,7 +16,6 @@ send messages, which a thread of the other rank takes and answers: what was put 
 later, at the latest after `flush`.
 """
 
-import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,15 +25,8 @@ from typing import Any, Self
 import torch
 
 from bluefog_pg import topology as topologies
-from bluefog_pg._extension import load
-from bluefog_pg.errors import BluefogError, MismatchError
-from bluefog_pg.group import (
-    GroupState,
-    Neighborhood,
-    TopologyLike,
-    all_gather_bytes,
-    backend_of,
-)
+from bluefog_pg._new_window import agree_on_window, make_window
+from bluefog_pg.group import GroupState, Neighborhood, TopologyLike, backend_of
 from bluefog_pg.ops import Weights, _edges
 
 
@@ -73,7 +65,7 @@ class Window:
     ) -> None:
         backend = backend_of(group)
         windows = GroupState.of(backend).windows
-        _agree_on_window(backend, tensor, name, topology is not None, zero_init, readable)
+        agree_on_window(backend, tensor, name, topology is not None, zero_init, readable)
         neighborhood = (
             GroupState.of(backend).neighborhood
             if topology is None
@@ -87,7 +79,10 @@ class Window:
         self.in_neighbors = list(self._sources)
         self.out_neighbors = sorted(topologies.send_ranks(graph, self.rank))
         self._windows = weakref.ref(windows)  # the group must not live as long as its windows
-        self._window = _make(backend, name, tensor, self, zero_init=zero_init, readable=readable)
+        edges = self.in_neighbors, self.out_neighbors
+        self._window = make_window(
+            backend, name, tensor, edges, zero_init=zero_init, readable=readable
+        )
         self._window.carry_p(windows.with_p)
         windows.open[name] = self
         windows.made += 1
@@ -335,79 +330,3 @@ class GroupWindows:
 
 def _weights(given: Weights | None, neighbors: Sequence[int]) -> list[tuple[int, float]]:
     return _edges(neighbors if given is None else given, 1.0)
-
-
-def _agree_on_window(
-    backend: Any,
-    tensor: torch.Tensor,
-    name: str,
-    own_topology: bool,
-    zero_init: bool,
-    readable: bool,
-) -> None:
-    """Raises, on all ranks alike, unless all of them can make the window and bring an equal one."""
-    own = {
-        "problem": None,
-        "name": str(name),
-        "dtype": str(getattr(tensor, "dtype", None)),
-        "shape": list(getattr(tensor, "shape", [])),
-        "zero_init": bool(zero_init),
-        "readable": bool(readable),
-        "topology": "an own one" if own_topology else "the group's",
-    }
-    problem = _problem(backend, tensor, name, own_topology)
-    if problem is not None:
-        own["problem"] = str(problem)
-    views = [json.loads(view) for view in all_gather_bytes(backend, json.dumps(own).encode())]
-    if problem is not None:
-        raise problem
-    for rank, view in enumerate(views):
-        if view["problem"] is not None:
-            raise MismatchError(f"rank {rank} cannot make window {name!r}: {view['problem']}")
-    for rank, view in enumerate(views):
-        for key, value in view.items():
-            if value != views[0][key]:
-                raise MismatchError(
-                    f"the ranks make different windows: rank 0 has {key} {views[0][key]!r}, "
-                    f"rank {rank} has {key} {value!r}"
-                )
-
-
-def _problem(backend: Any, tensor: torch.Tensor, name: str, own_topology: bool) -> Exception | None:
-    """Returns why this rank cannot make the window, as far as it can tell alone."""
-    state = GroupState.of(backend)
-    try:
-        if not isinstance(name, str):
-            return TypeError(f"a window's name must be a str, got {name!r}")
-        load().TensorWindow.check(tensor, name)
-        if name in state.windows.open:
-            return ValueError(f"there is a window {name!r} already: free it first")
-        if not own_topology and state.neighborhood is None:
-            return ValueError(
-                "no topology is set: call bluefog_pg.set_topology(...), or give the window its own"
-            )
-        if not own_topology:
-            topologies.union(state.neighborhood.topology)
-    except (TypeError, ValueError) as error:
-        return error
-    return None
-
-
-def _make(backend: Any, name: str, tensor: torch.Tensor, window: Window, **options: bool) -> Any:
-    """Makes the C++ window; raises on all ranks where one of them fails."""
-    made, problem = None, None
-    try:
-        made = backend.make_window(
-            name, tensor, window.in_neighbors, window.out_neighbors, **options
-        )
-    except Exception as error:  # the others wait for a word
-        problem = error
-    own = json.dumps("" if problem is None else str(problem))
-    texts = [json.loads(text) for text in all_gather_bytes(backend, own.encode())]
-    if problem is not None:
-        raise problem
-    failed = [rank for rank, text in enumerate(texts) if text]
-    if failed and made is not None:
-        made.close()
-        raise BluefogError(f"rank {failed[0]} cannot make window {name!r}: {texts[failed[0]]}")
-    return made

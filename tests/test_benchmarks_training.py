@@ -39,7 +39,7 @@ def test_training_of_every_algorithm(tmp_path):
 
 def test_other_data():
     data = ["breast_cancer", "fashion_mnist", "pydoc_text"]
-    out = run("training", "--data", *data, "--ranks", "2", "--algorithms", "atc")
+    out = run("training", "--data", *data, "--mixed", "--ranks", "2", "--algorithms", "atc")
     missing = "# No rows of fashion_mnist: apt-get install dataset-fashion-mnist" in out
     assert out.count("| atc | one_peer_exponential |") == 3 - missing
     assert out.count("| DDP on gloo | - |") == 3 - missing

@@ -72,6 +72,9 @@ def bad_input(rank, nproc):
     words = "waited 1 s for signal 1 of rank", "which has sent 0"
     raises(bf.NeighborTimeoutError, *words, call=lambda: window.wait_signal(1 - rank, False))
     dist.barrier()
+    window.signal(1 - rank, False)
+    window.wait_signal(1 - rank, False)  # the wait that failed has taken none
+    dist.barrier()
     window.tensor_deregister()
     raises(ValueError, "has no tensor", call=window.tensor_deregister)
     assert x.tolist() == [0.0] * 4 + [1.0] * rank

@@ -21,7 +21,7 @@ PAGES = [DOCS / f"{name}.md" for name in ("operations", "gallery", "faults", "mi
 @pytest.fixture
 def drawing(monkeypatch):
     """The modules draw and gallery of docs/images."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib, of bluefog_pg[plot], is missing")
     monkeypatch.syspath_prepend(str(IMAGES))
     yield importlib.import_module("draw"), importlib.import_module("gallery")
     for name in ("draw", "gallery"):

@@ -59,8 +59,9 @@ class DecentralizedDataParallel(nn.Module, Joining):
             follows the step ("atc"), and models of more than one block.
         bucket_cap_mb: most MiB that go as one exchange; default 25.
         device_ids, output_device: None, or the CPU: accepted for DDP's sake.
-        dim, find_unused_parameters, gradient_as_bucket_view, static_graph, batched_grad_copy: and
-            lazy_bucket_allocation: accepted and without effect, as there are no gradient buckets.
+        dim, find_unused_parameters, gradient_as_bucket_view, static_graph: accepted and without
+            effect, as there are no gradient buckets; so are batched_grad_copy and
+            lazy_bucket_allocation.
 
     Raises:
         TypeError: a keyword that DDP does not have either, or a parameter of another dtype.

@@ -143,7 +143,7 @@ class HostWindow : public c10d::Window {
     move(tensor, own);
     parts_ = std::move(parts);
     sizes_ = tensor.sizes().vec();
-    std::fill(taken_.begin(), taken_.end(), 0);
+    for (Signals& taken : taken_) taken = 0;
     if (owning) tensor_ = tensor;
   }
 
@@ -192,12 +192,11 @@ class HostWindow : public c10d::Window {
   c10::intrusive_ptr<c10d::Work> wait_signal(int64_t peer, bool async,
                                              const c10d::WaitSignalOptions& options) override {
     part_of(peer);
-    const std::uint32_t expected = ++taken_[peer];
     const auto otherwise = backend("wait_signal")->options()->timeout;
     const auto wait = [self = c10::intrusive_ptr<HostWindow>::unsafe_reclaim_from_nonowning(this),
-                       part = parts_[group_.rank], peer = static_cast<int>(peer), expected,
+                       part = parts_[group_.rank], peer = static_cast<int>(peer),
                        timeout = given(options.timeout, otherwise)](auto longest) {
-      self->await(*part, peer, expected, Deadline::in(given(longest, timeout)));
+      self->await(*part, peer, Deadline::in(given(longest, timeout)));
     };
     auto work = c10::make_intrusive<WindowWork>(group_.rank, wait);
     if (!async) work->wait(kNoTimeout);
@@ -273,16 +272,21 @@ class HostWindow : public c10d::Window {
     }
   }
 
-  void await(const Part& own, int peer, std::uint32_t expected, const Deadline& deadline) const {
+  // Takes one signal; a wait that fails has taken none.
+  void await(const Part& own, int peer, const Deadline& deadline) {
     const GilReleased released;
     Signals& count = own.signals_of(peer);
     while (true) {
       const std::uint32_t seen = count.load(std::memory_order_acquire);
-      if (static_cast<std::int32_t>(seen - expected) >= 0) return;
+      std::uint32_t taken = taken_[peer];
+      if (seen != taken) {
+        if (taken_[peer].compare_exchange_strong(taken, taken + 1)) return;
+        continue;  // another thread has taken it
+      }
       check_live(peer);
       if (deadline.passed()) {
         fail(ErrorCode::kTimeout, "rank ", group_.rank, " waited ", deadline.timeout_seconds(),
-             " s for signal ", expected, " of rank ", peer, ", which has sent ", seen);
+             " s for signal ", taken + 1, " of rank ", peer, ", which has sent ", seen);
       }
       const timespec longest{0, 20'000'000};
       ::syscall(SYS_futex, &count, FUTEX_WAIT, seen, &longest, nullptr, 0);
@@ -292,8 +296,8 @@ class HostWindow : public c10d::Window {
   const Group group_;
   const std::uint64_t number_;
   int registrations_ = 0;
-  std::vector<std::uint32_t> taken_;  // signals waited for, by sender
-  std::vector<SharedPart> parts_;     // by rank; null where no tensor is registered
+  std::vector<Signals> taken_;     // signals that waits have taken, by sender
+  std::vector<SharedPart> parts_;  // by rank; null where no tensor is registered
   std::vector<int64_t> sizes_;
   at::Tensor tensor_;
 };
