@@ -149,7 +149,7 @@ TEST_P(ExecutorExchangeTest, ATimeoutSaysWhoIsMissingAndHowLongItTook) {
     executors[rank].run(averaging(plan, x, y, outcome, kShort));
     const Caught caught = outcome.get();
     EXPECT_EQ(caught.code, ErrorCode::kTimeout);
-    const std::string begin = concat("neighbor_allreduce #1 on rank ", rank, " failed after 0.");
+    const std::string begin = concat("neighbor_allreduce #1 on rank ", rank, " failed after ");
     EXPECT_EQ(caught.what.substr(0, begin.size()), begin) << caught.what;
     EXPECT_NE(caught.what.find(" s: ranks {1, 3} did not start it"), std::string::npos)
         << caught.what;
