@@ -135,6 +135,7 @@ class _TestModules(importlib.abc.MetaPathFinder):
 
 
 def _child(rank, nproc, task, environment, conn, stacks, timeout):
+    gc.freeze()  # what the forkserver has imported needs no collecting, nor copying for it
     os.environ.clear()  # the forkserver's is as old as the first test
     os.environ.update(environment)
     signal.alarm(int(timeout) + 60)  # ends us even where the parent was killed

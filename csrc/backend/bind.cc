@@ -2,6 +2,7 @@
 #include <pybind11/chrono.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include "backend/bind_edges.h"
 #include "backend/bind_windows.h"
 #include "backend/bluefog_backend.h"
 #include "backend/gil.h"
@@ -15,7 +16,6 @@ namespace {
 
 using OptionsPtr = c10::intrusive_ptr<BluefogOptions>;
 using StorePtr = c10::intrusive_ptr<c10d::Store>;
-using NamedEdges = std::vector<std::pair<int, double>>;
 
 // Error kinds become the classes of bluefog_pg/errors.py; a usage error is a ValueError.
 void raise(const Error& error) {
@@ -61,37 +61,19 @@ std::function<Result(Args...)> callback(py::object function) {
   };
 }
 
-std::vector<Edge> to_edges(const NamedEdges& pairs) {
-  std::vector<Edge> edges;
-  for (const auto& [rank, weight] : pairs) edges.push_back({rank, weight});
-  return edges;
-}
-
-NamedEdges to_pairs(const std::vector<Edge>& edges) {
-  NamedEdges pairs;
-  for (const Edge& edge : edges) pairs.emplace_back(edge.rank, edge.weight);
-  return pairs;
-}
-
 std::pair<WorkPtr, Tensors> to_pair(BluefogBackend::Started started) {
   return {std::move(started.work), std::move(started.outputs)};
 }
 
 void bind_plan(py::module_& module) {
   py::class_<Plan, std::shared_ptr<Plan>>(module, "Plan")
-      .def(py::init([](int rank, int size, double self_weight, const NamedEdges& sources,
-                       const NamedEdges& destinations) {
-             return std::make_shared<Plan>(rank, size, self_weight, to_edges(sources),
-                                           to_edges(destinations));
-           }),
-           py::arg("rank"), py::arg("size"), py::arg("self_weight"), py::arg("sources"),
-           py::arg("destinations"))
+      .def(py::init<int, int, double, std::vector<Edge>, std::vector<Edge>>(), py::arg("rank"),
+           py::arg("size"), py::arg("self_weight"), py::arg("sources"), py::arg("destinations"))
       .def_property_readonly("rank", &Plan::rank)
       .def_property_readonly("size", &Plan::size)
       .def_property_readonly("self_weight", &Plan::self_weight)
-      .def_property_readonly("sources", [](const Plan& plan) { return to_pairs(plan.sources()); })
-      .def_property_readonly("destinations",
-                             [](const Plan& plan) { return to_pairs(plan.destinations()); })
+      .def_property_readonly("sources", &Plan::sources)
+      .def_property_readonly("destinations", &Plan::destinations)
       .def("__eq__", [](const Plan& self, const Plan& other) { return self == other; })
       .def("__repr__", [](const Plan& plan) { return "<Plan " + plan.describe() + ">"; });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/bind_edges.h"
 #include "backend/bluefog_backend.h"
 #include "backend/gil.h"
 #include "backend/schema.h"
@@ -13,14 +14,8 @@ namespace py = pybind11;
 namespace bluefog {
 namespace {
 
-using NamedEdges = std::vector<std::pair<int, double>>;
+using Edges = TensorWindow::Edges;
 using MaybeHandle = std::optional<TensorWindow::Handle>;
-
-TensorWindow::Edges to_edges(const NamedEdges& pairs) {
-  TensorWindow::Edges edges;
-  for (const auto& [rank, weight] : pairs) edges.push_back({rank, weight});
-  return edges;
-}
 
 DType dtype_of_window(const at::Tensor& tensor, const std::string& name) {
   switch (tensor.scalar_type()) {
@@ -120,10 +115,9 @@ void bind_windows(py::module_& module) {
            py::arg("out_neighbors"), py::kw_only(), py::arg("zero_init"), py::arg("readable"),
            no_gil);
   auto send = [](window::Sending kind) {
-    return [kind](TensorWindow& self, const at::Tensor& tensor, const NamedEdges& destinations,
+    return [kind](TensorWindow& self, const at::Tensor& tensor, const Edges& destinations,
                   double self_weight, bool require_mutex, bool async_op) -> MaybeHandle {
-      return self.send(kind, tensor, to_edges(destinations), self_weight,
-                       {require_mutex, async_op});
+      return self.send(kind, tensor, destinations, self_weight, {require_mutex, async_op});
     };
   };
   py::class_<TensorWindow, std::shared_ptr<TensorWindow>>(module, "TensorWindow")
@@ -134,14 +128,14 @@ void bind_windows(py::module_& module) {
            py::arg("async_op"), no_gil)
       .def(
           "get",
-          [](TensorWindow& self, const NamedEdges& sources, bool require_mutex, bool async_op)
-              -> MaybeHandle { return self.get(to_edges(sources), {require_mutex, async_op}); },
+          [](TensorWindow& self, const Edges& sources, bool require_mutex,
+             bool async_op) -> MaybeHandle { return self.get(sources, {require_mutex, async_op}); },
           py::arg("sources"), py::arg("require_mutex"), py::arg("async_op"), no_gil)
       .def(
           "update",
-          [](TensorWindow& self, double self_weight, const NamedEdges& sources, bool reset,
-             bool clone, bool require_mutex) {
-            return self.update(self_weight, to_edges(sources), reset, clone, require_mutex);
+          [](TensorWindow& self, double self_weight, const Edges& sources, bool reset, bool clone,
+             bool require_mutex) {
+            return self.update(self_weight, sources, reset, clone, require_mutex);
           },
           py::arg("self_weight"), py::arg("sources"), py::arg("reset"), py::arg("clone"),
           py::arg("require_mutex"), no_gil)
