@@ -10,6 +10,10 @@ consensus distance at the end; sent are the payload bytes per rank and step (of 
 (n - 1) / n S of a ring, as Gloo counts nothing). ms is the mean time of a step, without the slowest
 2 %. Algorithms with local steps average every 20 steps. Prints a table in Markdown for each number
 of ranks.
+
+With --slow 10 a step takes 5 ms more on all ranks, asleep, and 50 ms on rank 0, which makes a tenth
+of the steps where it can, with asynchronous algorithms, so that all end together; sent and ms are
+then those of the last rank.
 """
 
 import argparse
@@ -35,9 +39,12 @@ from bluefog_pg import algorithms, topology
 TOPOLOGIES = ("one_peer_exponential", "ring")
 WITH_MOMENTUM = {"decentlam", "dmsgd", "dmsgd_mixed", "momentum_tracking", "qg_dsgdm"}
 ROUND = 20  # steps between averages of methods with local steps
+# Of the learning rate, so that steps are equally long: 1 - momentum, 1 / the usual mean of w.
+FACTORS = dict.fromkeys(WITH_MOMENTUM, 0.1) | {"async_push_sum": 2.0}
 WITH_ROUNDS = {"diloco", "gasloc", "local_sgd", "noloco", "post_local_sgd", "slowmo"}
 FOR_SGD_ONLY = WITH_MOMENTUM | {"d2", "exact_diffusion", "extra", "relay_sgd", "ceca"}
 DDP = "DDP on gloo"
+NAP = 0.005  # s, of a step with --slow
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ def parse() -> argparse.Namespace:
     add("--topologies", nargs="+", choices=topology.names(), default=TOPOLOGIES)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--mixed", action="store_true", help="deal the training data out at random instead")
+    add("--slow", type=int, metavar="TIMES", help="how often rank 0 is as slow as the others")
     add("--epochs", type=int, help="default: as benchmarks/tasks.py has it for the data")
     add("--quick", action="store_true", help="a few steps; the figures mean little")
     add("--json", type=Path, help="also append a JSON object per row to this file")
@@ -94,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         print_heading(world, machine, name)
         for contender in contenders(args, task, world.size):
             results = [
-                train(world, task, contender, seed, *sets, args.quick)
+                train(world, task, contender, seed, *sets, args)
                 for seed, sets in zip(seeds, data, strict=True)
             ]
             row = {"data": name, **asdict(contender), "results": [asdict(r) for r in results]}
@@ -127,13 +135,23 @@ def is_safe(kind: type[algorithms.Algorithm], graph: str, ranks: int) -> bool:
 
 
 def train(
-    world: World, task: Task, who: Contender, seed: int, data: Data, test: Data, quick: bool
+    world: World,
+    task: Task,
+    who: Contender,
+    seed: int,
+    data: Data,
+    test: Data,
+    args: argparse.Namespace,
 ) -> Result:
     torch.manual_seed(seed)
     model = distributed(world, who, task.make_model())
-    factor = 0.1 if who.algorithm in WITH_MOMENTUM else 1.0  # 1 - momentum
+    factor = FACTORS.get(who.algorithm, 1.0)
     optimizer = task.optimizer(model.parameters(), lr=factor * task.lr)
-    batches = batches_of(world, task, seed, len(data[1]), 4 if quick else None)
+    batches = batches_of(world, task, seed, len(data[1]), 4 if args.quick else None)
+    nap = NAP if args.slow else 0.0
+    if args.slow and world.rank == 0:
+        nap *= args.slow
+        batches = batches[:: args.slow] if waits_for_nobody(who) else batches
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, len(batches), eta_min=factor * task.lr / 10
     )
@@ -143,9 +161,15 @@ def train(
         optimizer.zero_grad()
         loss(model, data[0][batch], data[1][batch]).backward()
         optimizer.step()
+        time.sleep(nap)
         times.append(time.perf_counter() - began)
         schedule.step()
-    return evaluate(world, model, test, len(times), typical(times))
+    result = evaluate(world, model, test, len(times), typical(times))
+    return world.gather(result)[-1 if args.slow else 0]
+
+
+def waits_for_nobody(who: Contender) -> bool:
+    return who.algorithm != DDP and algorithms.get(who.algorithm).asynchronous
 
 
 def typical(times: list[float]) -> float:

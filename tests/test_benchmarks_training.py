@@ -43,3 +43,14 @@ def test_other_data():
     missing = "# No rows of fashion_mnist: apt-get install dataset-fashion-mnist" in out
     assert out.count("| atc | one_peer_exponential |") == 3 - missing
     assert out.count("| DDP on gloo | - |") == 3 - missing
+
+
+def test_a_slow_rank():
+    chosen = ["--data", "digits", "--ranks", "2", "--algorithms", "atc", "ad_psgd"]
+    out = run("training", *chosen, "--slow", "10")
+    ms = {row.split(" | ")[0]: float(row.split(" | ")[-1]) for row in rows_of(out)}
+    assert ms["atc"] > ms["ad_psgd"] + 5 and ms["ad_psgd"] > 5  # of a few steps
+
+
+def rows_of(out):
+    return [row.strip("| ") for row in out.splitlines() if row.startswith("| ") and "%" not in row]

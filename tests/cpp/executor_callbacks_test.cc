@@ -91,6 +91,7 @@ TEST_F(ExecutorCallbacksTest, TasksQueuedBehindGoOnInOrder) {
   }
   for (Outcome& outcome : outcomes) EXPECT_EQ(outcome.get().code, std::nullopt);
   gate.count_down();
+  executor_.shutdown();  // the gate is needed until the callback has passed it
   EXPECT_EQ(order.size(), 20u);
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
