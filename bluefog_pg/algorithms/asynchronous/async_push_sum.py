@@ -29,7 +29,7 @@ class AsyncPushSum(Windowed):
     out-neighbours). Divided by phi, the gradients of all ranks count alike, whatever their speeds
     and the graph are. (Where phi is not 1 that takes one more copy of x.) The price: the mean of w
     at a step, and with it the effective learning rate, is below 1, the more so the less regularly
-    ranks come to their turns.
+    ranks come to their turns: it takes about twice the learning rate of others.
     """
 
     mailboxes_are_part_of_x = True
