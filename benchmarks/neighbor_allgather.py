@@ -54,7 +54,7 @@ def bluefog(case: Case, x: torch.Tensor) -> Contender:
     group = case.world.bluefog
 
     def call(step: int) -> torch.Tensor:
-        return bf.neighbor_allgather(x, group=group)
+        return bf.neighbor_allgather(x, out=case.gathered, group=group)
 
     return Contender(call, partial(count_wrong, case, call))
 

@@ -88,7 +88,12 @@ class BluefogBackend(Backend):
         async_op: bool,
     ) -> tuple[Work | None, list[torch.Tensor]]: ...
     def neighbor_allgather(
-        self, input: torch.Tensor, plan: Plan, round: int, async_op: bool
+        self,
+        input: torch.Tensor,
+        out: torch.Tensor | None,
+        plan: Plan,
+        round: int,
+        async_op: bool,
     ) -> tuple[Work | None, list[torch.Tensor]]: ...
     def make_window(
         self,

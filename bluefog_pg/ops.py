@@ -119,6 +119,7 @@ def neighbor_allgather(
     *,
     src_ranks: Sequence[int] | None = None,
     dst_ranks: Sequence[int] | None = None,
+    out: torch.Tensor | None = None,
     group: Any = None,
     async_op: bool = False,
 ) -> Any:
@@ -131,12 +132,15 @@ def neighbor_allgather(
             dimensions may differ. A 0-d tensor counts as shape (1,).
         src_ranks, dst_ranks: whom to receive from and send to, instead of the topology's current
             step; both or none.
+        out: where the result goes, contiguous, of its shape. Where the result is large, memory
+            that is used again saves most of the time.
         group, async_op: as in `neighbor_allreduce`; the Work's result is a list of one tensor.
 
     Returns:
         A tensor of shape (sum of the sources' first dimensions, ...).
 
-    Raises what `neighbor_allreduce` raises.
+    Raises what `neighbor_allreduce` raises, and ValueError for an `out` of another shape: once the
+    neighbours have said what they bring, and have got what they need.
     """
     backend, state = member(group)
     if (src_ranks is None) != (dst_ranks is None):
@@ -149,7 +153,7 @@ def neighbor_allgather(
         plan, at = load().Plan(backend.rank(), backend.size(), 0.0, sources, destinations), -1
     if state.compares_plans:
         compare_plans(backend, plan)
-    call = backend.neighbor_allgather, tensor, plan, at, async_op
+    call = backend.neighbor_allgather, tensor, out, plan, at, async_op
     work, results = state.run(backend, at >= 0, *call)
     return work if async_op else results[0]
 

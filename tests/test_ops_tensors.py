@@ -9,6 +9,7 @@ from support import (
     assert_same,
     dense,
     exact_weights,
+    raises,
     start,
     store,
     value_of,
@@ -195,3 +196,42 @@ def test_memory_of_the_backend(transport):
 
 def test_without_memory_of_the_backend():
     run_ranks(memory_of_the_backend, 2, "shm", env={"BLUEFOG_SHM_HEAP_BYTES": "0"})
+
+
+def gathers_into_memory_that_is_given(rank, n, transport):
+    start(transport)
+    bf.set_topology(bf.ring(n))
+    peers = sorted({(rank - 1) % n, (rank + 1) % n})
+    for rows in (2, 100_000):
+        x = value_of(rank, (rows + rank, 3))
+        expected = torch.cat([value_of(peer, (rows + peer, 3)) for peer in peers])
+        out = torch.empty(expected.shape)
+        assert bf.neighbor_allgather(x, out=out).data_ptr() == out.data_ptr()
+        assert_same(out, expected)
+        out.fill_(7)
+        work = bf.neighbor_allgather(x, out=out, async_op=True)
+        work.wait()
+        assert work.get_future().value()[0].data_ptr() == out.data_ptr()
+        assert_same(out, expected)
+        # A rank whose memory does not fit says so, and its neighbours get what they need.
+        wrong = torch.full((1, 3), 7.0)
+        if rank == 1:
+            words = "[1, 3]", f"[{len(expected)}, 3]"
+            raises(ValueError, *words, call=lambda: bf.neighbor_allgather(x, out=wrong))  # noqa: B023
+            assert (wrong == 7).all()
+        else:
+            assert_same(bf.neighbor_allgather(x, out=out), expected)
+        assert_same(bf.neighbor_allgather(x, out=out), expected)
+    long = torch.empty(6, 6)
+    for bad, word in [
+        (long.double(), "float64"),
+        (long.t()[:, :3], "not contiguous"),
+        (x[: len(expected)], "shares memory"),
+    ]:
+        raises(ValueError, word, call=lambda: bf.neighbor_allgather(x, out=bad))  # noqa: B023
+    assert_same(bf.neighbor_allgather(x), expected)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_gathers_into_memory_that_is_given(transport):
+    run_ranks(gathers_into_memory_that_is_given, 4, transport)

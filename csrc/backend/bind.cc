@@ -129,11 +129,13 @@ void bind_backend(py::module_& module, const py::object& base) {
           py::arg("async_op"), no_gil)
       .def(
           "neighbor_allgather",
-          [](BluefogBackend& self, const at::Tensor& input, std::shared_ptr<const Plan> plan,
-             int64_t round, bool async_op) {
-            return to_pair(self.neighborAllgather(input, std::move(plan), round, async_op));
+          [](BluefogBackend& self, const at::Tensor& input, std::optional<at::Tensor> out,
+             std::shared_ptr<const Plan> plan, int64_t round, bool async_op) {
+            return to_pair(
+                self.neighborAllgather(input, std::move(out), std::move(plan), round, async_op));
           },
-          py::arg("input"), py::arg("plan"), py::arg("round"), py::arg("async_op"), no_gil)
+          py::arg("input"), py::arg("out"), py::arg("plan"), py::arg("round"), py::arg("async_op"),
+          no_gil)
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
       .def_property_readonly("bytes_sent", &BluefogBackend::bytesSent)
       .def_property_readonly("sequence", &BluefogBackend::sequence)

@@ -74,8 +74,8 @@ class BluefogBackend : public c10d::Backend {
 
   /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
   /// dimensions may differ. If async, the output exists once the Work is complete.
-  Started neighborAllgather(const at::Tensor& input, std::shared_ptr<const Plan> plan,
-                            int64_t round, bool async);
+  Started neighborAllgather(const at::Tensor& input, std::optional<at::Tensor> out,
+                            std::shared_ptr<const Plan> plan, int64_t round, bool async);
 
   /// Payload bytes sent to neighbours so far, counted once per destination.
   uint64_t bytesSent() const;

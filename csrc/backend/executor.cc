@@ -264,8 +264,14 @@ void Executor::exchange(const Request& request, Sink& sink) {
   // Where something is wrong the outputs stay as they are, but neighbours with whom all is well
   // still get their data.
   bool sound = mismatch.empty() && withdrawn.empty() && exchange->failures().empty();
+  std::exception_ptr refused;  // by the sink
   if (sound) {
-    sink.prepare(plan, sources);
+    try {
+      sink.prepare(plan, sources);
+    } catch (...) {
+      refused = std::current_exception();
+      sound = false;
+    }
   }
   for (Piece piece; exchange->next(piece);) {
     sound = sound && exchange->failures().empty();
@@ -281,6 +287,7 @@ void Executor::exchange(const Request& request, Sink& sink) {
   if (!failures.empty()) {
     fail_neighbors(request, failures);
   }
+  if (refused) std::rethrow_exception(refused);
   sink.finish();
   if (!is_collective(request.frame.operation)) {
     bytes_sent_.fetch_add(request.payload->nbytes() * plan.destinations().size(),

@@ -54,6 +54,17 @@ void check_output(const at::Tensor& input, const at::Tensor& output, std::size_t
                     "its own with .contiguous()");
 }
 
+void check_gathered(const at::Tensor& input, const at::Tensor& out) {
+  TORCH_CHECK_VALUE(
+      out.scalar_type() == input.scalar_type() && out.device() == input.device() && is_packed(out),
+      "neighbor_allgather: out must be a contiguous ", dtype_name(input.scalar_type()),
+      " tensor on ", input.device(), " as the input is, got ", dtype_name(out.scalar_type()),
+      out.sizes(), " on ", out.device(), is_packed(out) ? "" : ", not contiguous");
+  const auto overlap = at::get_overlap_status(input, out);
+  TORCH_CHECK_VALUE(overlap == at::MemOverlapStatus::No || input.numel() == 0 || out.numel() == 0,
+                    "neighbor_allgather: out shares memory with the input");
+}
+
 // An output may take the place of its own input, and of nothing else: other memory would be
 // overwritten before it is sent, or twice.
 void check_aliases(const std::vector<CombineSink::Part>& parts) {
@@ -144,21 +155,27 @@ BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
 }
 
 BluefogBackend::Started BluefogBackend::neighborAllgather(const at::Tensor& tensor,
+                                                          std::optional<at::Tensor> out,
                                                           std::shared_ptr<const Plan> plan,
                                                           int64_t round, bool async) {
   check_neighbor_tensor("neighbor_allgather", tensor);
   const at::Tensor input = packed(tensor);
+  if (out) check_gathered(input, *out);
   Task task;
   task.payload.add(input.const_data_ptr(), input.nbytes());
   task.payload.steady = true;
   task.frame = make_frame(Operation::kNeighborAllgather, {input}, round);
   task.plan = std::move(plan);
   const auto outputs = std::make_shared<Tensors>();
-  task.sink = std::make_unique<GatherSink>([outputs, input](std::span<const int64_t> rows) {
+  task.sink = std::make_unique<GatherSink>([outputs, input, out](std::span<const int64_t> rows) {
     std::vector<int64_t> sizes = input.dim() == 0 ? std::vector<int64_t>{1} : input.sizes().vec();
     sizes[0] = 0;
     for (int64_t count : rows) sizes[0] += count;
-    *outputs = {at::empty(sizes, input.options())};
+    if (out && out->sizes() != sizes) {
+      fail(ErrorCode::kUsage, "neighbor_allgather: out has the shape ", out->sizes(),
+           ", but what the in-neighbours bring has ", at::IntArrayRef(sizes));
+    }
+    *outputs = {out ? *out : at::empty(sizes, input.options())};
     return static_cast<std::byte*>(outputs->front().mutable_data_ptr());
   });
   return start({std::move(task), c10d::OpType::UNKNOWN, kTitleAllgather, {input}, outputs, [] {}},

@@ -17,6 +17,7 @@ class Sink {
   virtual ~Sink() = default;
 
   /// All neighbours have agreed. `sources` are the greetings of the plan's sources, in its order.
+  /// What it throws ends the operation, once neighbours have got this rank's data.
   virtual void prepare(const Plan& plan, std::span<const Greeting> sources) = 0;
 
   virtual void consume(const Piece& piece) = 0;
