@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     add("--topologies", nargs="+", choices=topology.names(), default=TOPOLOGIES)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--mixed", action="store_true", help="deal the training data out at random instead")
-    add("--slow", type=int, metavar="TIMES", help="how often rank 0 is as slow as the others")
+    add("--slow", type=int, metavar="TIMES", help="how much longer rank 0 takes for a step")
     add("--epochs", type=int, help="default: as benchmarks/tasks.py has it for the data")
     add("--quick", action="store_true", help="a few steps; the figures mean little")
     add("--json", type=Path, help="also append a JSON object per row to this file")
