@@ -4,8 +4,8 @@
 
 A sample is a block of calls, timed from the first rank's start to the last one's end; contenders
 take turns. algbw = S / t and busbw = algbw * 2 (n - 1) / n with S bytes and n ranks. #wrong counts
-elements. Times are taken of zeros, which stay what they are. "torch alone" has a backend that does
-nothing.
+elements. Times are taken of zeros, which stay what they are. "bluefog, direct" calls the
+backend without torch.distributed around it, "torch alone" is the rest: a backend that does nothing.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,7 @@ def contenders(case: Case) -> dict[str, Make]:
         "gloo": lambda: torch_distributed(case, case.world.gloo, case.y),
     }
     if case.nbytes <= alone.LARGEST:
+        ways["bluefog, direct"] = lambda: direct(case, case.y)
         ways["torch alone"] = lambda: alone.all_reduce_alone(case)
     return ways | ({"mpi": lambda: mpi(case)} if case.world.mpi else {})
 
@@ -57,6 +58,17 @@ def expected(case: Case) -> list[Block]:
 def torch_distributed(case: Case, group: dist.ProcessGroup, y: torch.Tensor) -> Contender:
     def call(step: int) -> None:
         dist.all_reduce(y, group=group)
+
+    return Contender(call, partial(count_wrong, case, call, y))
+
+
+def direct(case: Case, y: torch.Tensor) -> Contender:
+    backend = case.world.bluefog._get_backend(y.device)
+    options = dist.AllreduceOptions()
+    options.asyncOp = False
+
+    def call(step: int) -> None:
+        backend.allreduce([y], options).wait()
 
     return Contender(call, partial(count_wrong, case, call, y))
 

@@ -161,7 +161,7 @@ def neighbor_allgather(
 def empty(*size: Any, dtype: torch.dtype | None = None, group: Any = None) -> torch.Tensor:
     """Returns an uninitialised tensor on the CPU that neighbours of this host can read in place.
 
-    A `neighbor_allreduce` or `neighbor_allgather` of 256 KiB or more of it copies nothing, if its
+    A `neighbor_allreduce` or `neighbor_allgather` of 128 KiB or more of it copies nothing, if its
     output is another tensor. Collective at the group's first use: it connects the ranks. Elsewhere
     than in shared memory, or when `BLUEFOG_SHM_HEAP_BYTES` are used up, it is an ordinary tensor.
     It stays valid after the group has been destroyed.

@@ -165,7 +165,7 @@ def memory_of_the_backend(rank, n, transport):
     start(transport)
     graph = exact_weights(bf.ring(n))
     bf.set_topology(graph)
-    for shape in [(0,), (3, 4), (65_536,), (65_537,), (300, 1000)]:  # below and above 256 KiB
+    for shape in [(0,), (3, 4), (32_768,), (32_769,), (300, 1000)]:  # about 128 KiB, and above
         x = bf.empty(*shape)
         assert x.shape == shape and x.dtype == torch.float32
         expected, gathered = dense(graph, rank, shape), None

@@ -10,11 +10,11 @@ namespace bluefog {
 struct Env {
   /// BLUEFOG_SHM_CHUNK_BYTES: unit in which an ordinary tensor is published to neighbours of the
   /// same host; a multiple of 4096.
-  std::size_t shm_chunk_bytes = 256 << 10;
+  std::size_t shm_chunk_bytes = 128 << 10;
 
   /// BLUEFOG_SHM_CHUNKS: chunks in a rank's ring; a writer can be this far ahead of its slowest
-  /// reader.
-  std::size_t shm_chunks = 16;
+  /// reader. The default ring, a little over 1 MiB, stays in cache.
+  std::size_t shm_chunks = 9;
 
   /// BLUEFOG_SHM_HEAP_BYTES: most memory of bluefog_pg.empty() and of DecentralizedDataParallel
   /// that neighbours of the same host read in place; it is taken page by page as it is used. The

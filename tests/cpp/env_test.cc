@@ -33,8 +33,8 @@ class EnvTest : public ::testing::Test {
 
 TEST_F(EnvTest, HasDefaults) {
   const Env env = Env::read();
-  EXPECT_EQ(env.shm_chunk_bytes, 256u << 10);
-  EXPECT_EQ(env.shm_chunks, 16u);
+  EXPECT_EQ(env.shm_chunk_bytes, 128u << 10);
+  EXPECT_EQ(env.shm_chunks, 9u);
   EXPECT_EQ(env.shm_heap_bytes, -1);
   EXPECT_EQ(env.spin_us, 300);
   EXPECT_TRUE(env.host_collectives);
@@ -63,7 +63,7 @@ TEST_F(EnvTest, AHeapMayBeNothingOrAll) {
 
 TEST_F(EnvTest, AnEmptyVariableIsTheDefault) {
   ::setenv("BLUEFOG_SHM_CHUNKS", "", 1);
-  EXPECT_EQ(Env::read().shm_chunks, 16u);
+  EXPECT_EQ(Env::read().shm_chunks, 9u);
 }
 
 TEST_F(EnvTest, RefusesWhatIsNoNumber) {
