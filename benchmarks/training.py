@@ -211,12 +211,17 @@ def evaluate(world: World, model: nn.Module, test: Data, steps: int, seconds: fl
     if isinstance(model, nn.parallel.DistributedDataParallel):
         nbytes = sum(p.nbytes for p in model.parameters())
         ring = 2 * (world.size - 1) / world.size * nbytes
-        return Result(percent_right(model.eval(), *test), 0.0, ring, 1000 * seconds)
+        return Result(accuracy_of(world, model, test), 0.0, ring, 1000 * seconds)
     distance = model.consensus_distance()
     sent = model.statistics().bytes_sent / steps
-    with model.eval().averaged():
-        accuracy = percent_right(model, *test)
-    return Result(accuracy, distance, sent, 1000 * seconds)
+    with model.averaged():
+        right = accuracy_of(world, model, test)
+    return Result(right, distance, sent, 1000 * seconds)
+
+
+def accuracy_of(world: World, model: nn.Module, test: Data) -> float:
+    """Of a model that is the same on all ranks; one of them looks."""
+    return world.gather(percent_right(model.eval(), *test) if world.rank == 0 else None)[0]
 
 
 def print_heading(world: World, machine: table.Row, name: str) -> None:

@@ -1,20 +1,14 @@
 #include "backend/sink.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "kernels/copy.h"
 
 namespace bluefog {
-namespace {
-
-// Larger results would not stay in the cache until somebody reads them.
-constexpr std::size_t kLargestCached = 4 << 20;
-
-}  // namespace
 
 CombineSink::CombineSink(std::vector<Part> parts, std::size_t self_at)
     : parts_(std::move(parts)), self_at_(self_at) {
-  const std::size_t end = parts_.empty() ? 0 : parts_.back().offset + parts_.back().nbytes;
-  store_ = end > kLargestCached ? Store::kStreaming : Store::kCached;
+  store_ = store_for(parts_.empty() ? 0 : parts_.back().offset + parts_.back().nbytes);
 }
 
 void CombineSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
@@ -63,20 +57,28 @@ void GatherSink::prepare(const Plan& plan, std::span<const Greeting> sources) {
   for (const Greeting& source : sources) {
     rows.push_back(source.frame.rows);
   }
-  std::byte* place = allocate_(rows);
+  std::byte* const begin = allocate_(rows);
+  std::byte* place = begin;
   for (std::size_t i = 0; i < plan.sources().size(); ++i) {
     places_.push_back(place);
     place += sources[i].frame.nbytes;
   }
+  store_ = store_for(place - begin);
 }
 
 void GatherSink::consume(const Piece& piece) {
   for (std::size_t i = 0; i < piece.sources.size(); ++i) {
     const auto bytes = piece.sources[i];
-    if (!bytes.empty()) {
-      std::memcpy(places_[i] + piece.offset, bytes.data(), bytes.size());
-    }
+    if (!bytes.empty()) copy(places_[i] + piece.offset, bytes.data(), bytes.size(), store_);
   }
+}
+
+PlaceSink::PlaceSink(std::vector<std::vector<Place>> places) : places_(std::move(places)) {
+  std::size_t nbytes = 0;
+  for (const auto& of_source : places_) {
+    for (const Place& place : of_source) nbytes += place.nbytes;
+  }
+  store_ = store_for(nbytes);
 }
 
 void PlaceSink::consume(const Piece& piece) {
@@ -90,8 +92,8 @@ void PlaceSink::consume(const Piece& piece) {
       const std::size_t from = std::max(place->offset, piece.offset);
       const std::size_t until = std::min(place->offset + place->nbytes, end);
       if (until > from) {
-        std::memcpy(place->to + (from - place->offset), bytes.data() + (from - piece.offset),
-                    until - from);
+        copy(place->to + (from - place->offset), bytes.data() + (from - piece.offset), until - from,
+             store_);
       }
     }
   }

@@ -72,6 +72,7 @@ class GatherSink : public Sink {
  private:
   Allocate allocate_;
   std::vector<std::byte*> places_;  // one per source
+  Store store_ = Store::kCached;
 };
 
 /// Copies each source's stream to places that are known from the start; what has no place is left
@@ -85,13 +86,14 @@ class PlaceSink : public Sink {
   };
 
   /// For each source of the plan, its places, ascending by offset.
-  explicit PlaceSink(std::vector<std::vector<Place>> places) : places_(std::move(places)) {}
+  explicit PlaceSink(std::vector<std::vector<Place>> places);
 
   void prepare(const Plan&, std::span<const Greeting>) override {}
   void consume(const Piece& piece) override;
 
  private:
   std::vector<std::vector<Place>> places_;
+  Store store_;
 };
 
 }  // namespace bluefog

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/dtype.h"
+#include "kernels/store.h"
 
 namespace bluefog {
 
@@ -12,10 +13,6 @@ struct Term {
   const std::byte* data;
   double weight;
 };
-
-/// Where a result goes: to the cache, or past it to memory, which is faster for results so large
-/// that they would not stay there.
-enum class Store { kCached, kStreaming };
 
 /// Writes the weighted sum of `terms` to `y`; each has `nbytes` bytes of `dtype`, aligned to its
 /// elements.
