@@ -1,9 +1,11 @@
 """benchmarks/: each runs, is right, and says so in JSON; a contender that fails is a row."""
 
+import contextlib
 import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -71,6 +73,33 @@ def test_ranks_start_without_mpi(tmp_path):
     assert "apt-get install openmpi-bin" in lines[0]
     assert {row["mpi"] for row in rows} == {None}
     assert all(not row["wrong"] for row in rows)
+
+
+@pytest.mark.parametrize("with_mpi", [True, False])
+def test_ranks_end_with_their_benchmark(with_mpi, tmp_path):
+    command = [sys.executable, FOLDER / "all_reduce.py", "--ranks", "2", "--samples", "1000000"]
+    path = {} if with_mpi else {"PATH": str(tmp_path)}
+    environment = os.environ | {"BENCHMARK_OF": str(tmp_path)} | path
+    with subprocess.Popen(
+        [*command, *SMALL], stdout=subprocess.PIPE, text=True, env=environment
+    ) as benchmark:
+        try:
+            assert any(line.startswith("# 2 ranks on ") for line in benchmark.stdout)
+            assert len(processes_with(f"BENCHMARK_OF={tmp_path}")) > 2
+        finally:
+            benchmark.terminate()
+        assert benchmark.wait(timeout=60) == 128 + signal.SIGTERM
+        assert not processes_with(f"BENCHMARK_OF={tmp_path}")
+
+
+def processes_with(variable):
+    """Those that live with it in their environment, which children inherit."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable in file.read_text(errors="replace").split("\0"):
+                found.append(file.parent.name)
+    return found
 
 
 def test_overlap(tmp_path):

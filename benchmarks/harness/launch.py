@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,15 +26,25 @@ def start_ranks(counts: Iterable[int], environment: Mapping[str, str]) -> int:
 
     environment: what the ranks' has more than ours.
     """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with_mpi = _has_openmpi()
     if not with_mpi:
         print(_NO_MPI, flush=True)
     status = 0
     for ranks in counts:
         command = (_mpirun if with_mpi else _torchrun)(ranks) + sys.argv
-        done = subprocess.run(command, env=os.environ | environment | _for_ranks())
-        status = max(status, abs(done.returncode))
+        status = max(status, abs(_run(command, os.environ | environment | _for_ranks())))
     return status
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> int:
+    """Returns the exit status; if this process is told to end, the ranks end before it does."""
+    with subprocess.Popen(command, env=environment) as launcher:
+        try:
+            return launcher.wait()
+        except BaseException:
+            launcher.terminate()
+            raise
 
 
 def adopt_mpi_ranks() -> bool:
