@@ -4,8 +4,9 @@
 
 A sample is a block of calls, timed from the first rank's start to the last one's end; contenders
 take turns. algbw = S / t and busbw = algbw * 2 (n - 1) / n with S bytes and n ranks. #wrong counts
-elements. Times are taken of zeros, which stay what they are. "bluefog, direct" calls the
-backend without torch.distributed around it, "torch alone" is the rest: a backend that does nothing.
+elements. Times are taken of zeros, which stay what they are. "bluefog, direct" calls the backend
+without torch.distributed around it; "torch alone" calls torch.distributed with a backend that does
+nothing, and that torch's flight recorder leaves out (TORCH_FR_BUFFER_SIZE=0: ours as well).
 """
 
 from collections.abc import Callable

@@ -73,7 +73,7 @@ class BluefogBackend : public c10d::Backend {
                             std::shared_ptr<const Plan> plan, int64_t round, bool async);
 
   /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
-  /// dimensions may differ. If async, the output exists once the Work is complete.
+  /// dimensions may differ. Without `out` their place comes into being with their arrival.
   Started neighborAllgather(const at::Tensor& input, std::optional<at::Tensor> out,
                             std::shared_ptr<const Plan> plan, int64_t round, bool async);
 
