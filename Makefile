@@ -62,7 +62,7 @@ sanitize-%: $(DEPS)
 # cpp_tests(build tree, sanitizer, launcher): the summary line, or all output if something fails
 define cpp_tests
 mkdir -p $(1) && { cmake -S . -B $(1) -G Ninja -DPython_EXECUTABLE=$(BIN)/python \
-    -DBLUEFOG_TESTS=ON -DSANITIZE=$(2) && cmake --build $(1) --target bluefog_core_tests && \
+    -DBLUEFOG_TESTS=ON -DSANITIZE=$(2) && cmake --build $(1) --target bluefog_tests && \
   $(3) ctest --test-dir $(1) --output-on-failure --no-tests=error -j 2; } > $(1)/log 2>&1 \
   || { cat $(1)/log; exit 1; }; grep 'tests passed' $(1)/log
 endef

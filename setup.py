@@ -1,4 +1,4 @@
-"""Builds the extension bluefog_pg._C with CMake; all metadata is in pyproject.toml.
+"""Builds bluefog_pg._C and _C_cuda with CMake; all metadata is in pyproject.toml.
 
     pip install --no-build-isolation .
 
@@ -71,7 +71,7 @@ class PythonFiles(build_py):
 
 
 class CMakeBuild(build_ext):
-    """Configures and builds with CMake, then copies the module and _build_info.py."""
+    """Configures and builds with CMake, then copies the modules and _build_info.py."""
 
     def build_extension(self, ext: setuptools.Extension) -> None:
         cmake = find_tool("cmake")
@@ -81,14 +81,19 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
-        for command in (configure, [cmake, "--build", str(TREE), "--target", "_C"]):
+        for command in (configure, [cmake, "--build", str(TREE), "--target", "bluefog_modules"]):
             if subprocess.call(command) != 0:
                 sys.exit(f"Building bluefog_pg failed in: {shlex.join(command)}")
         module = Path(self.get_ext_fullpath(ext.name))
         module.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(TREE / "bluefog_pg" / module.name, module)
-        info = TREE / "bluefog_pg" / "_build_info.py"
-        shutil.copy2(info, ROOT / "bluefog_pg" if self.editable_mode else module.parent)
+        built = TREE / "bluefog_pg"
+        shutil.copy2(built / module.name, module)
+        # setuptools knows of _C alone, and copies no other file to where an editable package is.
+        package = ROOT / "bluefog_pg" if self.editable_mode else module.parent
+        for old in package.glob("_C_cuda.*.so"):  # of a build with CUDA
+            old.unlink()
+        for file in (built / "_build_info.py", *built.glob("_C_cuda.*.so")):
+            shutil.copy2(file, package)
 
 
 TREE.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,12 @@ class BluefogOptions(Backend.Options):
             where all ranks of the group are on one host; otherwise, and with transport="gloo", they
             go to Gloo. The same on all ranks. The environment variable BLUEFOG_HOST_COLLECTIVES=0
             turns it off too.
+        own_communicator: whether neighbor operations on GPUs have an NCCL communicator of their
+            own, with deadlines and records, instead of ProcessGroupNCCL's. The same on all ranks.
+            Needs a build with nvcc and nccl.h.
+        symmetric_memory: whether memory of `bluefog_pg.empty` and of DecentralizedDataParallel on
+            GPUs is mapped into all ranks of the group, where these are on one host and their GPUs
+            reach each other, so that neighbours read it in place. The same on all ranks.
         cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
     """
 
@@ -51,6 +57,8 @@ class BluefogOptions(Backend.Options):
         *,
         transport: str = "auto",
         host_collectives: bool = True,
+        own_communicator: bool = False,
+        symmetric_memory: bool = True,
         cuda: Backend.Options | None = None,
     ) -> None: ...
     @property
@@ -58,7 +66,14 @@ class BluefogOptions(Backend.Options):
     @property
     def host_collectives(self) -> bool: ...
     @property
+    def own_communicator(self) -> bool: ...
+    @property
+    def symmetric_memory(self) -> bool: ...
+    @property
     def cuda(self) -> Backend.Options | None: ...
+
+class CudaLibrary:
+    """NCCL as torch has loaded it, from `bluefog_pg._C_cuda.load_nccl`; opaque."""
 
 class BluefogBackend(Backend):
     """One process group's backend; made by `bluefog_pg._create`.
@@ -76,6 +91,7 @@ class BluefogBackend(Backend):
         options: BluefogOptions,
         cpu: Backend,
         make_cuda: Callable[[], Backend],
+        load_nccl: Callable[[], CudaLibrary],
         make_edges: Callable[[], Backend],
         make_child: Callable[[Store, int, int, BluefogOptions], Backend],
     ) -> None: ...
@@ -106,6 +122,9 @@ class BluefogBackend(Backend):
         readable: bool,
     ) -> TensorWindow: ...
     def transport_of(self, peer: int) -> str: ...
+    def device_records(self) -> str: ...
+    @property
+    def symmetric_memory_refusal(self) -> str: ...
     @property
     def sequence(self) -> int: ...
     @property

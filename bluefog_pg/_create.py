@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store
 from torch.distributed.distributed_c10d import Backend, _DistributedBackendOptions, _world
 
-from bluefog_pg._extension import load
+from bluefog_pg._extension import load, load_cuda
+from bluefog_pg.group import unwrapped
 
 
 def create(dist_backend_opts: _DistributedBackendOptions, pg_options: Any) -> Any:
@@ -60,6 +61,7 @@ def make_backend(store: Store, rank: int, size: int, options: Any) -> Any:
         options,
         cpu,
         make_cuda=lambda: _make_nccl(PrefixStore("cuda/", store), rank, size, options),
+        load_nccl=_load_nccl,
         make_edges=lambda: gloo("edges/"),
         make_child=make_backend,
     )
@@ -74,9 +76,7 @@ def _shut_down_groups() -> None:
     """
     for group in list(_world.pg_map):
         for device in group._device_types:
-            backend = group._get_backend(device)
-            while hasattr(backend, "wrapped_pg"):
-                backend = backend.wrapped_pg
+            backend = unwrapped(group._get_backend(device))
             if isinstance(backend, load().BluefogBackend):
                 backend.shutdown()
 
@@ -86,7 +86,11 @@ def _copy_options(extension: Any, given: Any) -> Any:
         return extension.BluefogOptions()
     if isinstance(given, extension.BluefogOptions):
         return extension.BluefogOptions(
-            transport=given.transport, host_collectives=given.host_collectives, cuda=given.cuda
+            transport=given.transport,
+            host_collectives=given.host_collectives,
+            own_communicator=given.own_communicator,
+            symmetric_memory=given.symmetric_memory,
+            cuda=given.cuda,
         )
     nccl_options = getattr(getattr(dist, "ProcessGroupNCCL", None), "Options", ())
     if isinstance(given, nccl_options):
@@ -97,6 +101,16 @@ def _copy_options(extension: Any, given: Any) -> Any:
     )
 
 
+def _load_nccl() -> Any:
+    module = load_cuda()
+    if module is None or not hasattr(module, "load_nccl"):
+        raise RuntimeError(
+            "own_communicator=True needs the module bluefog_pg._C_cuda with NCCL, which this "
+            "build has not (`bluefog-pg doctor` says why); leave the option out"
+        )
+    return module.load_nccl()
+
+
 def _make_nccl(store: Store, rank: int, size: int, options: Any) -> Backend:
     if not (torch.cuda.is_available() and dist.is_nccl_available()):
         raise RuntimeError(
@@ -104,6 +118,7 @@ def _make_nccl(store: Store, rank: int, size: int, options: Any) -> Backend:
             f"torch.cuda.is_available() is {torch.cuda.is_available()} and NCCL is "
             f"{'' if dist.is_nccl_available() else 'not '}part of this torch"
         )
+    load_cuda()
     nccl = options.cuda or dist.ProcessGroupNCCL.Options()
     nccl._timeout = options._timeout
     nccl.group_name = options.group_name

@@ -1,5 +1,6 @@
-"""Loads the C++ extension, after checking that it was built for the torch that is imported."""
+"""Loads the C++ extensions, after checking that they were built for the torch that is imported."""
 
+import warnings
 from functools import cache
 from types import ModuleType
 
@@ -33,6 +34,35 @@ def load() -> ModuleType:
             f"The bluefog_pg extension does not load ({error}): to rebuild it, {REBUILD}."
         ) from error
     return _C
+
+
+@cache
+def load_cuda() -> ModuleType | None:
+    """Returns the module `bluefog_pg._C_cuda`, which gives `bluefog::combine` its CUDA kernel.
+
+    None where it was not built (no nvcc, or a torch without CUDA), or does not load, of which a
+    warning says why, once: torch's own operations then do its work.
+
+    Raises:
+        ImportError: as `load`.
+    """
+    load()  # defines the operator
+    from bluefog_pg import _build_info
+
+    if not _build_info.CUDA:
+        return None
+    try:
+        from bluefog_pg import _C_cuda
+    except ImportError as error:
+        warnings.warn(
+            f"bluefog_pg was built with a CUDA kernel, which does not load ({error}). Averages of "
+            f"CUDA tensors take several of torch's own operations instead; to rebuild it, "
+            f"{REBUILD}.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return _C_cuda
 
 
 def _minor(version: str) -> list[str]:

@@ -25,7 +25,7 @@ _members: WeakKeyDictionary[dist.ProcessGroup, "tuple[Any, GroupState]"] = WeakK
 
 
 def backend_of(group: Any = None) -> Any:
-    """Returns the BluefogBackend that serves CPU tensors of `group` (default: the world).
+    """Returns the BluefogBackend of `group` (default: the world).
 
     Sees through the wrapper that TORCH_DISTRIBUTED_DEBUG=DETAIL puts around it. A BluefogBackend
     is returned as it is.
@@ -57,14 +57,21 @@ def _find_backend(group: Any) -> Any:
         raise ValueError('call torch.distributed.init_process_group("bluefog") first')
     if not isinstance(group, dist.ProcessGroup):
         raise ValueError(f"this rank is not a member of the process group ({group!r})")
-    backend = group._get_backend(torch.device("cpu"))
+    backends = [unwrapped(group._get_backend(device)) for device in group._device_types]
+    for backend in backends:
+        if isinstance(backend, extension.BluefogBackend):
+            return backend
+    raise ValueError(
+        f"neighbor operations need a process group of backend 'bluefog', this one has "
+        f"{', '.join(sorted({type(backend).__name__ for backend in backends}))}; make it with "
+        "new_group(backend='bluefog')"
+    )
+
+
+def unwrapped(backend: Any) -> Any:
+    """Returns the backend that TORCH_DISTRIBUTED_DEBUG=DETAIL has put a wrapper around."""
     while hasattr(backend, "wrapped_pg"):
         backend = backend.wrapped_pg
-    if not isinstance(backend, extension.BluefogBackend):
-        raise ValueError(
-            f"neighbor operations need a process group of backend 'bluefog', this one has "
-            f"{type(backend).__name__}; make it with new_group(backend='bluefog')"
-        )
     return backend
 
 

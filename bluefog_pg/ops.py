@@ -3,6 +3,7 @@
 y_i = w_ii x_i + sum over in-neighbours j of w_ij x_j   (the D-PSGD / diffusion combination step)
 """
 
+import json
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,9 +73,9 @@ def neighbor_allreduce(
     group's topology gives them. Every rank of the group calls this, also one without neighbours.
 
     Args:
-        tensor: float16, bfloat16, float32 or float64 on the CPU, any shape and strides; or a list
-            of such (dtypes may differ), which goes as one exchange. Neighbours bring equal dtypes
-            and shapes. Half precision is accumulated in float32.
+        tensor: float16, bfloat16, float32 or float64 on the CPU or a GPU, any shape and strides; or
+            a list of such (dtypes may differ), which goes as one exchange. Neighbours bring equal
+            dtypes and shapes, on devices of one kind. Half precision is accumulated in float32.
         self_weight, src_weights: weights of this rank and of the ranks it receives from. Alone they
             reweigh the topology's in-neighbours (one that is left out counts 0). A list of ranks
             means 1 / (number of sources + 1) each, and so is self_weight by default.
@@ -88,6 +89,11 @@ def neighbor_allreduce(
         group: a process group of backend "bluefog"; default: the world.
         async_op: return at once with a `Work`; the result is there after `wait()`. Until then
             neither `tensor` nor `out` may be changed.
+
+    On a GPU the call enqueues and returns, as NCCL's collectives do: the current stream has the
+    result, or waits for it in `wait()`, and the host does not. Ranks that disagree on dtypes or
+    shapes find that out under TORCH_DISTRIBUTED_DEBUG=DETAIL alone. The first call of a group on a
+    GPU is collective over the group, and outside of a CUDA graph.
 
     Returns:
         A tensor (list for a list) of the shape of `tensor`; with async_op, a Work whose
@@ -128,8 +134,8 @@ def neighbor_allgather(
     The order is ascending by rank for the topology, and that of `src_ranks` where they are given.
 
     Args:
-        tensor: any dtype, on the CPU. Neighbours bring equal dtypes and shapes, except that first
-            dimensions may differ. A 0-d tensor counts as shape (1,).
+        tensor: any dtype, on the CPU or a GPU. Neighbours bring equal dtypes and shapes, except
+            that on the CPU first dimensions may differ. A 0-d tensor counts as shape (1,).
         src_ranks, dst_ranks: whom to receive from and send to, instead of the topology's current
             step; both or none.
         out: where the result goes, contiguous, of its shape. Where the result is large, memory
@@ -158,8 +164,13 @@ def neighbor_allgather(
     return work if async_op else results[0]
 
 
-def empty(*size: Any, dtype: torch.dtype | None = None, group: Any = None) -> torch.Tensor:
-    """Returns an uninitialised tensor on the CPU that neighbours of this host can read in place.
+def empty(
+    *size: Any,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    group: Any = None,
+) -> torch.Tensor:
+    """Returns an uninitialised tensor that neighbours of this host can read in place.
 
     A `neighbor_allreduce` or `neighbor_allgather` of 128 KiB or more of it copies nothing, if its
     output is another tensor. Collective at the group's first use: it connects the ranks. Elsewhere
@@ -169,11 +180,14 @@ def empty(*size: Any, dtype: torch.dtype | None = None, group: Any = None) -> to
     Args:
         size: ints, or one sequence of ints, as for `torch.empty`.
         dtype: default: torch's default dtype.
+        device: the CPU or a GPU.
         group: a process group of backend "bluefog"; default: the world.
     """
     shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    flat = backend_of(group).allocate_tensor(shape.numel(), dtype=dtype, device=torch.device("cpu"))
+    flat = backend_of(group).allocate_tensor(
+        shape.numel(), dtype=dtype, device=torch.device(device)
+    )
     return flat.view(shape)
 
 
@@ -184,6 +198,18 @@ def bytes_sent(group: Any = None) -> int:
     bytes, and what is between them counts.
     """
     return backend_of(group).bytes_sent
+
+
+def device_records(group: Any = None) -> list[dict[str, Any]]:
+    """Returns the last neighbor operations on this rank's GPU, oldest first.
+
+    For the question who hangs in what: the rank whose last sequence is behind is the one that
+    others wait for. Entries have operation, sequence, edges, bytes, state ("enqueued", "completed",
+    "failed" or "captured"), enqueued_ns and finished_ns (since 1970), error. Empty without
+    ``BluefogOptions(own_communicator=True)``: torch's flight recorder has them then.
+    """
+    text = backend_of(group).device_records()
+    return json.loads(text)["entries"] if text else []
 
 
 def _plan(

@@ -1,8 +1,8 @@
 # Finds the torch of Python_EXECUTABLE and gives
 #   torch::c10    c10's headers (Half, BFloat16, Exception) and libc10; nothing of torch's
 #                 distributed package can be included through it
-#   torch::c10d   all of torch's headers, with its own copy of pybind11, and the libraries of the
-#                 Python module
+#   torch::cpu    all of torch's headers, with its own copy of pybind11, and its C++ libraries
+#   torch::c10d   torch::cpu and the library of torch's Python module
 #   TORCH_VERSION, TORCH_CUDA (empty for a build without CUDA), TORCH_CXX11_ABI (0 or 1)
 # torch's own CMake package is no help: with a CUDA build of torch it demands a CUDA toolkit.
 
@@ -43,9 +43,11 @@ target_include_directories(torch::c10 SYSTEM INTERFACE ${_core_include})
 target_compile_definitions(torch::c10 INTERFACE _GLIBCXX_USE_CXX11_ABI=${TORCH_CXX11_ABI})
 target_link_libraries(torch::c10 INTERFACE ${TORCH_DIR}/lib/libc10.so)
 
+add_library(torch::cpu INTERFACE IMPORTED)
+target_include_directories(torch::cpu SYSTEM INTERFACE ${TORCH_DIR}/include
+                                                       ${TORCH_DIR}/include/torch/csrc/api/include)
+target_link_libraries(torch::cpu INTERFACE ${TORCH_DIR}/lib/libtorch.so
+                                           ${TORCH_DIR}/lib/libtorch_cpu.so torch::c10)
+
 add_library(torch::c10d INTERFACE IMPORTED)
-target_include_directories(torch::c10d SYSTEM INTERFACE ${TORCH_DIR}/include
-                                                        ${TORCH_DIR}/include/torch/csrc/api/include)
-target_link_libraries(torch::c10d INTERFACE ${TORCH_DIR}/lib/libtorch.so
-                                            ${TORCH_DIR}/lib/libtorch_cpu.so
-                                            ${TORCH_DIR}/lib/libtorch_python.so torch::c10)
+target_link_libraries(torch::c10d INTERFACE ${TORCH_DIR}/lib/libtorch_python.so torch::cpu)

@@ -114,7 +114,7 @@ print("networkx" in sys.modules)
 
 
 def test_broken_extension_breaks_the_group_but_not_torch(copy):
-    (module,) = copy.glob("_C*.so")
+    (module,) = copy.glob("_C.*.so")
     module.write_bytes(b"not a shared library\n" * 100)
     assert succeeds("import torch; print(torch.ones(2).sum().item())", path=copy.parent) == "2.0\n"
     line = last_line(INIT, path=copy.parent)
@@ -133,7 +133,7 @@ def test_extension_built_for_another_torch(copy):
     import torch
 
     (copy / "_build_info.py").write_text('TORCH_VERSION = "2.99.1+cpu"\n')
-    (module,) = copy.glob("_C*.so")
+    (module,) = copy.glob("_C.*.so")
     module.write_bytes(b"must not be opened")
     assert last_line(INIT, path=copy.parent) == (
         "ImportError: bluefog_pg was built for torch 2.99.1+cpu, but the torch imported is "

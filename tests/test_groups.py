@@ -117,8 +117,10 @@ def device_strings(rank, n):
         dist.destroy_process_group()
     mixed = "cpu:gloo,cuda:bluefog"
     dist.init_process_group(mixed, store=store("mixed"), rank=rank, world_size=n)
-    raises(ValueError, "'bluefog'", "Gloo", call=lambda: bf.set_topology("ring"))
+    averages(rank, n)
     averages(rank, n, dist.new_group(backend="cpu:bluefog"))
+    without = dist.new_group(backend="gloo")
+    raises(ValueError, "'bluefog'", "Gloo", call=lambda: bf.set_topology("ring", group=without))
 
 
 def test_device_strings():

@@ -1,10 +1,12 @@
-"""bluefog_pg/_C.pyi says what the extension has."""
+"""bluefog_pg/_C.pyi and _C_cuda.pyi say what the extensions have."""
 
 import ast
 from pathlib import Path
 
+import pytest
+
 import bluefog_pg
-from bluefog_pg._extension import load
+from bluefog_pg._extension import load, load_cuda
 
 STUB = Path(bluefog_pg.__file__).parent / "_C.pyi"
 
@@ -41,3 +43,10 @@ def test_argument_names_are_the_extensions():
             if arguments and not isinstance(member, property) and "arg0" not in signature:
                 positions = [signature.find(f"{argument}:") for argument in arguments]
                 assert -1 not in positions and positions == sorted(positions), signature
+
+
+def test_functions_of_the_cuda_extension():
+    extension = load_cuda() or pytest.skip("not built here")
+    stub = ast.parse(STUB.with_name("_C_cuda.pyi").read_text())
+    declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert declared == {name for name in vars(extension) if not name.startswith("_")}

@@ -64,7 +64,7 @@ class Block:
 
     def add_scalars(self, name: str, value: float) -> None:
         """Adds a variable of one float64 number per parameter, which can be sent."""
-        ones = [torch.ones(1, dtype=torch.float64) for _ in self.tensors]
+        ones = [tensor.new_ones(1, dtype=torch.float64) for tensor in self.tensors]
         self._values[name] = Flat(ones, self.network.allocate)
         self._arrivals[name] = Flat(ones, self.network.allocate)
         torch._foreach_add_(self.views(name), value)
@@ -206,7 +206,7 @@ class Block:
             if name == "x" and self._outdated:
                 _warn_of_changes()
                 self._arrivals[name].flat.copy_(self._values[name].flat)
-                continue
+                # and change places: on all ranks x lies at the same place of the shared memory
             self._values[name], self._arrivals[name] = self._arrivals[name], self._values[name]
             if name == "x":
                 self._move_parameters()

@@ -14,7 +14,7 @@ from typing import Any
 
 from bluefog_pg import __version__
 
-COMMANDS = ("algorithms", "simulate", "topo")
+COMMANDS = ("algorithms", "doctor", "simulate", "topo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

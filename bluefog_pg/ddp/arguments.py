@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.utils import _to_kwargs
 
 # Keywords of DDP that have no meaning here; given with another value than the default they raise.
 _REFUSED = {
@@ -35,16 +36,37 @@ def first_given(*values: bool | None, default: bool) -> bool:
     return next((value for value in values if value is not None), default)
 
 
-def check_devices(module: nn.Module, device_ids: list[Any] | None, output_device: Any) -> None:
-    """Raises ValueError unless everything is on the CPU."""
+def device_of(module: nn.Module, device_ids: list[Any] | None, output_device: Any) -> torch.device:
+    """Returns the device that the whole module is on.
+
+    Raises:
+        ValueError: it is on several, or on one that is not served, or on another one than
+            device_ids or output_device say.
+    """
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    first, device = "", torch.device("cpu")
+    for name, tensor in tensors:
+        if tensor.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"{name} is on {tensor.device}: cpu and cuda are served")
+        if first and tensor.device != device:
+            raise ValueError(
+                f"{first} is on {device}, but {name} is on {tensor.device}: a module is averaged "
+                "on one device"
+            )
+        first, device = name, tensor.device
     for asked in [*(device_ids or []), *([] if output_device is None else [output_device])]:
-        if torch.device(asked).type != "cpu":
+        wanted = torch.device(asked)
+        if wanted.type != device.type or wanted.index not in (None, device.index):
             raise ValueError(
-                f"device_ids={device_ids}, output_device={output_device}: neighbor operations have "
-                "no CUDA transport yet; leave both out and keep the module on the CPU"
+                f"device_ids={device_ids}, output_device={output_device}: the module is on "
+                f"{device}; move it with module.to(...) first, or leave both out"
             )
-    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
-        if tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name} is on {tensor.device}: neighbor operations have no CUDA transport yet"
-            )
+    return device
+
+
+def moved(args: Any, kwargs: Any, device: torch.device) -> tuple[Any, Any]:
+    """Returns arguments of a forward pass with their tensors on `device`, as DDP moves them."""
+    if not (args or kwargs):
+        return args, kwargs
+    of_devices = _to_kwargs(args, kwargs, device, False)
+    return of_devices[0][0], of_devices[1][0]

@@ -14,6 +14,7 @@ class Joining(Joinable):
     """The part of DecentralizedDataParallel that lets ranks make different numbers of steps."""
 
     _cycle: Cycle
+    _device: torch.device
     algorithm: Algorithm
     process_group: Any
 
@@ -50,7 +51,7 @@ class Joining(Joinable):
 
     @property
     def join_device(self) -> torch.device:
-        return torch.device("cpu")
+        return self._device
 
     @property
     def join_process_group(self) -> Any:

@@ -34,7 +34,7 @@ def distance_from_mean(tensors: Iterable[torch.Tensor], backend: Any) -> float:
     with torch.no_grad():
         squares = torch.zeros(1, dtype=torch.float64)
         for group, mean in means(tensors, backend):
-            squares += (flatten(group).double() - mean.double()).square().sum()
+            squares += (flatten(group).double() - mean.double()).square().sum().cpu()
     backend.allreduce([squares]).wait()
     return float((squares / backend.size()).sqrt())
 

@@ -14,7 +14,7 @@ from bluefog_pg.blocks.buffers import BufferBlock
 from bluefog_pg.blocks.flat import split_into_buckets
 from bluefog_pg.blocks.network import Network
 from bluefog_pg.ddp import module_sync, statistics
-from bluefog_pg.ddp.arguments import check_devices, first_given, refuse
+from bluefog_pg.ddp.arguments import device_of, first_given, moved, refuse
 from bluefog_pg.ddp.backward import BackwardWatch
 from bluefog_pg.ddp.backward_step import BackwardStep
 from bluefog_pg.ddp.cycle import Cycle
@@ -43,7 +43,8 @@ class DecentralizedDataParallel(nn.Module, Joining):
     ranks make equally many of them; a second forward pass before the backward one joins the first.
 
     Args:
-        module: the model, on the CPU, with float16, bfloat16, float32 or float64 parameters.
+        module: the model, on the CPU or on one GPU, with float16, bfloat16, float32 or float64
+            parameters.
         algorithm: how ranks learn together: a name (`bluefog-pg algorithms` lists them), or a class
             or an object of `bluefog_pg.algorithms`; an object belongs to one model.
         topology: an nx.DiGraph, a `Schedule`, a name ("ring") or a constructor (`bluefog_pg.ring`).
@@ -58,7 +59,9 @@ class DecentralizedDataParallel(nn.Module, Joining):
             during it, each before the first module that uses it. For algorithms whose exchange
             follows the step ("atc"), and models of more than one block.
         bucket_cap_mb: most MiB that go as one exchange; default 25.
-        device_ids, output_device: None, or the CPU: accepted for DDP's sake.
+        device_ids: None, or a list of the module's own device. On a GPU inputs are moved to it
+            then, as DDP does.
+        output_device: None, or the module's own device.
         dim, find_unused_parameters, gradient_as_bucket_view, static_graph: accepted and without
             effect, as there are no gradient buckets; so are batched_grad_copy and
             lazy_bucket_allocation.
@@ -66,8 +69,9 @@ class DecentralizedDataParallel(nn.Module, Joining):
     Raises:
         TypeError: a keyword that DDP does not have either, or a parameter of another dtype.
         ValueError: a keyword of DDP that cannot be honoured, named; no trainable parameters; a
-            module that is not on the CPU; an unknown algorithm; a topology that does not fit the
-            group, or has not what the algorithm needs of its weights.
+            module on several devices; an asynchronous algorithm for one on a GPU; an unknown
+            algorithm; a topology that does not fit the group, or has not what the algorithm needs
+            of its weights.
         MismatchError: ranks have different models or topologies.
     """
 
@@ -96,11 +100,17 @@ class DecentralizedDataParallel(nn.Module, Joining):
         super().__init__()
         Joining.__init__(self)
         refuse(other_keywords_of_ddp)
-        check_devices(module, device_ids, output_device)
+        self._device = device_of(module, device_ids, output_device)
+        self._moves_inputs = bool(device_ids) and self._device.type != "cpu"
         self.module = module
         self.process_group = process_group
         self.broadcast_buffers = first_given(forward_sync_buffers, broadcast_buffers, default=True)
         self.algorithm = resolve(algorithm)
+        if self.algorithm.asynchronous and self._device.type != "cpu":
+            raise ValueError(
+                f"{type(self.algorithm).__name__} averages through windows, which are on the CPU, "
+                f"and the module is on {self._device}: take another algorithm"
+            )
         self._cap_bytes = int((25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
         self._backend = backend_of(process_group)
         self._cycle = Cycle(self.algorithm, self._make_network(topology))
@@ -121,6 +131,8 @@ class DecentralizedDataParallel(nn.Module, Joining):
         return self._cycle.network.topology()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._moves_inputs:
+            args, kwargs = moved(args, kwargs, self._device)
         training = self.training and torch.is_grad_enabled()
         lazy = None if torch.compiler.is_compiling() or not training else self._lazy
         self._before_forward(training, late=lazy is not None and lazy.is_ready())

@@ -48,10 +48,11 @@ def pair_gossip_nonblocking(
 
     def start(async_op: bool) -> Job:
         y = torch.empty_like(x)
-        works = [
-            dist.isend(x, group=group, group_dst=target_rank),
-            dist.irecv(y, group=group, group_src=target_rank),
-        ]
+        both = [
+            dist.P2POp(dist.isend, x, group=group, group_peer=target_rank),
+            dist.P2POp(dist.irecv, y, group=group, group_peer=target_rank),
+        ]  # at once: NCCL's sends wait on the device for the partner's receive
+        works = dist.batch_isend_irecv(both)
         return Works(works, lambda: (own * widened(x) + other * widened(y)).to(x.dtype))
 
     return submit("pair_gossip", name, start)

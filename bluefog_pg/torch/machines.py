@@ -42,7 +42,7 @@ class Machines:
         _ = self.inside  # made here, in the order of the program
         if operation == self.average:
             _ = self.across
-        return self._thread.submit(operation, *args)
+        return self._thread.submit(_on_current_stream(operation, args[0].device), *args)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Replaces a tensor by its sum over the ranks of this machine, and returns it."""
@@ -98,6 +98,21 @@ def static_weights(context: Context) -> dict[str, Any]:
     self_weight, sources = recv_weights(graph, machine)
     destinations = dict.fromkeys(send_ranks(graph, machine), 1.0)
     return {"self_weight": self_weight, "src_weights": sources, "dst_weights": destinations}
+
+
+def _on_current_stream(
+    operation: Callable[..., torch.Tensor], device: torch.device
+) -> Callable[..., torch.Tensor]:
+    """Returns the operation, on the stream that is current now also in another thread."""
+    if device.type != "cuda":
+        return operation
+    stream = torch.cuda.current_stream(device)
+
+    def run(*args: Any) -> torch.Tensor:
+        with torch.cuda.stream(stream):
+            return operation(*args)
+
+    return run
 
 
 def _group_of(ranks: tuple[int, ...]) -> Any:

@@ -83,17 +83,22 @@ void bind_options(py::module_& module, const py::object& base) {
     return c10::make_intrusive<BluefogOptions>(options);
   };
   py::class_<BluefogOptions, OptionsPtr>(module, "BluefogOptions", base)
-      .def(py::init([](const std::string& transport, bool host_collectives,
-                       c10::intrusive_ptr<c10d::Backend::Options> cuda) {
+      .def(py::init([](const std::string& transport, bool host_collectives, bool own_communicator,
+                       bool symmetric_memory, c10::intrusive_ptr<c10d::Backend::Options> cuda) {
              auto options = c10::make_intrusive<BluefogOptions>(kBackendDefaultTimeout, transport);
              options->host_collectives = host_collectives;
+             options->own_communicator = own_communicator;
+             options->symmetric_memory = symmetric_memory;
              options->cuda = std::move(cuda);
              return options;
            }),
            py::kw_only(), py::arg("transport") = "auto", py::arg("host_collectives") = true,
+           py::arg("own_communicator") = false, py::arg("symmetric_memory") = true,
            py::arg("cuda") = py::none())
       .def_readonly("transport", &BluefogOptions::transport)
       .def_readonly("host_collectives", &BluefogOptions::host_collectives)
+      .def_readonly("own_communicator", &BluefogOptions::own_communicator)
+      .def_readonly("symmetric_memory", &BluefogOptions::symmetric_memory)
       .def_readonly("cuda", &BluefogOptions::cuda)
       .def("__copy__", copy)
       .def("__deepcopy__",
@@ -101,12 +106,15 @@ void bind_options(py::module_& module, const py::object& base) {
 }
 
 void bind_backend(py::module_& module, const py::object& base) {
+  py::class_<nccl::CudaLibrary, std::shared_ptr<nccl::CudaLibrary>>(module, "CudaLibrary");
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
   py::class_<BluefogBackend, c10::intrusive_ptr<BluefogBackend>>(module, "BluefogBackend", base)
       .def(py::init([](StorePtr store, int rank, int size, OptionsPtr options, BackendPtr cpu,
-                       py::object make_cuda, py::object make_edges, py::object make_child) {
+                       py::object make_cuda, py::object load_nccl, py::object make_edges,
+                       py::object make_child) {
              Makers makers{
                  callback<BackendPtr>(std::move(make_cuda)),
+                 callback<std::shared_ptr<nccl::CudaLibrary>>(std::move(load_nccl)),
                  callback<BackendPtr>(std::move(make_edges)),
                  callback<BackendPtr, StorePtr, int, int, OptionsPtr>(std::move(make_child))};
              auto backend = c10::make_intrusive<BluefogBackend>(std::move(store), rank, size,
@@ -117,7 +125,7 @@ void bind_backend(py::module_& module, const py::object& base) {
              return backend;
            }),
            py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::arg("cpu"),
-           py::arg("make_cuda"), py::arg("make_edges"), py::arg("make_child"))
+           py::arg("make_cuda"), py::arg("load_nccl"), py::arg("make_edges"), py::arg("make_child"))
       .def(
           "neighbor_allreduce",
           [](BluefogBackend& self, Tensors inputs, std::optional<Tensors> outputs,
@@ -137,6 +145,8 @@ void bind_backend(py::module_& module, const py::object& base) {
           py::arg("input"), py::arg("out"), py::arg("plan"), py::arg("round"), py::arg("async_op"),
           no_gil)
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
+      .def("device_records", &BluefogBackend::deviceRecords, no_gil)
+      .def_property_readonly("symmetric_memory_refusal", &BluefogBackend::symmetricMemoryRefusal)
       .def_property_readonly("bytes_sent", &BluefogBackend::bytesSent)
       .def_property_readonly("sequence", &BluefogBackend::sequence)
       .def_property_readonly("host_collectives", &BluefogBackend::hostCollectives)

@@ -27,6 +27,8 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       cpu_(std::move(cpu)),
       makers_(std::move(makers)),
       pid_(process_id()),
+      device_(std::make_unique<device::DeviceExecutor>(
+          rank, [this](at::Device first) { return make_wire(first); })),
       windows_(std::make_unique<GroupWindows>(
           std::make_shared<messages::Service>(rank, size, Env::interface()))) {}
 
@@ -37,6 +39,7 @@ BluefogBackend::~BluefogBackend() {
   if (process_id() != pid_) {
     executor_.release();
     transport_.release();
+    device_.release();
     cuda_.release();
     cpu_.release();
     return;
@@ -45,6 +48,7 @@ BluefogBackend::~BluefogBackend() {
   windows_->close();
   executor_.reset();
   transport_.reset();
+  device_.reset();
   cuda_.reset();
   cpu_.reset();
 }
@@ -60,7 +64,9 @@ c10d::Backend& BluefogBackend::inner(at::Device device) {
   if (!cuda_) {
     cuda_ = makers_.cuda();
     cuda_->setGroupUid(getGroupUid());
-    cuda_->setBoundDeviceId(getBoundDeviceId());
+    std::optional<at::Device> bound = getBoundDeviceId();
+    if (!bound && device.has_index()) bound = device;  // torch 2.15's engine would guess
+    cuda_->setBoundDeviceId(bound);
   }
   return *cuda_;
 }
@@ -84,6 +90,7 @@ WorkPtr BluefogBackend::endCoalescing() {
   std::vector<WorkPtr> works = std::exchange(coalesced_, {});
   if (std::exchange(cuda_coalescing_, false)) {
     works.push_back(inner(at::kCUDA).endCoalescing());
+    device_->after_collective(works.back().get());
   }
   if (works.size() == 1) {
     return works[0];
@@ -98,7 +105,13 @@ bool BluefogBackend::supportsTensorAlloc(c10::DeviceIndex device) {
 
 at::Tensor BluefogBackend::allocateTensor(long size, at::TensorOptions options) {
   if (options.device().is_cuda()) {
-    return inner(options.device()).allocateTensor(size, options);
+    if (options_->symmetric_memory) {
+      at::Tensor memory = peers(options.device()).allocate(size, options);
+      if (memory.defined()) return memory;
+    }
+    Backend& cuda = inner(options.device());
+    return cuda.supportsTensorAlloc(options.device().index()) ? cuda.allocateTensor(size, options)
+                                                              : at::empty({size}, options);
   }
   TORCH_CHECK_VALUE(options.device().is_cpu(),
                     "the process group serves cpu and cuda tensors, not ", options.device());
@@ -154,9 +167,13 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
   }
   auto child = c10::make_intrusive<BluefogOptions>(options->timeout, options_->transport);
   child->host_collectives = options_->host_collectives;
+  child->own_communicator = options_->own_communicator;
+  child->symmetric_memory = options_->symmetric_memory;
   if (auto given = c10::dynamic_intrusive_pointer_cast<BluefogOptions>(options)) {
     child->transport = given->transport;
     child->host_collectives = given->host_collectives;
+    child->own_communicator = given->own_communicator;
+    child->symmetric_memory = given->symmetric_memory;
     child->cuda = given->cuda;
   }
   child->group_name = options->group_name;
@@ -194,6 +211,7 @@ void BluefogBackend::abort() {
     if (transport_) transport_->abort();
   }
   cpu_->abort();
+  device_->abort();
   if (const BackendPtr cuda = cuda_if_made()) {
     cuda->abort();
   }
@@ -210,6 +228,11 @@ void BluefogBackend::shutdown() {
   {
     std::lock_guard lock(connect_mutex_);
     running = executor_.get();
+  }
+  try {
+    device_->shutdown(options_->timeout);
+  } catch (const std::exception& error) {
+    TORCH_WARN("rank ", getRank(), " ends its process group with an error: ", error.what());
   }
   if (running) running->shutdown();  // without the lock: a callback may be starting an operation
   cpu_->shutdown();
@@ -229,7 +252,7 @@ void BluefogBackend::check_process() const {
 
 uint64_t BluefogBackend::sequence() const {
   const Executor* running = connected_.load(std::memory_order_acquire);
-  return running ? running->sequence() : 0;
+  return device_->sequence() + (running ? running->sequence() : 0);
 }
 
 uint64_t BluefogBackend::hostCollectives() const {
@@ -239,7 +262,7 @@ uint64_t BluefogBackend::hostCollectives() const {
 
 uint64_t BluefogBackend::bytesSent() const {
   const Executor* running = connected_.load(std::memory_order_acquire);
-  return running ? running->bytes_sent() : 0;
+  return device_->bytes_sent() + (running ? running->bytes_sent() : 0);
 }
 
 }  // namespace bluefog

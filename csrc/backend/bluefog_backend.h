@@ -19,7 +19,10 @@
 #include "backend/connect.h"
 #include "backend/executor.h"
 #include "backend/options.h"
+#include "device/executor.h"
+#include "device/peer_memory.h"
 #include "plan/plan.h"
+#include "transport/nccl/own_wire.h"
 
 namespace bluefog {
 
@@ -39,6 +42,7 @@ using Tensors = std::vector<at::Tensor>;
 /// alike.
 struct Makers {
   std::function<BackendPtr()> cuda;  // NCCL; called at the first CUDA tensor
+  std::function<std::shared_ptr<nccl::CudaLibrary>()> nccl;  // for a communicator of our own
   std::function<BackendPtr()>
       edges;  // Gloo for neighbor operations alone; called where some rank is on another host
   std::function<BackendPtr(c10::intrusive_ptr<c10d::Store>, int rank, int size,
@@ -85,6 +89,14 @@ class BluefogBackend : public c10d::Backend {
 
   /// Collectives that have gone, or go, over shared memory.
   uint64_t hostCollectives() const;
+
+  /// The last neighbor operations on the GPU as JSON, with a communicator of our own; else empty,
+  /// since torch's flight recorder has them.
+  std::string deviceRecords() const { return device_->records(); }
+
+  /// Why GPUs do not read each other's memory in place; empty where they do, or nothing was
+  /// allocated yet.
+  std::string symmetricMemoryRefusal() const;
 
   /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
   /// collective.
@@ -206,9 +218,20 @@ class BluefogBackend : public c10d::Backend {
   void check_process() const;
 
   struct Call;
+  struct Averaging;
+  void check_plan(const Plan* plan) const;
   Started start(Call call, bool async);
   WorkPtr with_work(Call& call);
-  void check_neighbor_tensor(const char* operation, const at::Tensor& tensor) const;
+
+  // Neighbor operations on CUDA tensors (device_ops.cc). Of the task they take frame and plan.
+  Started average_on_device(std::shared_ptr<Averaging> averaging, Task task, bool async);
+  Started gather_on_device(const at::Tensor& input, std::optional<at::Tensor> out, Task task,
+                           bool async);
+  Started start_on_device(device::Operation operation, Task task, bool async);
+  void agree_on_host(Task task);
+  std::unique_ptr<nccl::Wire> make_wire(at::Device device);
+  device::PeerMemory& peers(at::Device device);
+  bool on_one_host();
 
   // Collectives over shared memory (host_collectives.cc): null where the call is one for Gloo,
   // which depends only on what is the same on all ranks. They take arguments that Gloo would take,
@@ -234,7 +257,9 @@ class BluefogBackend : public c10d::Backend {
   std::atomic<uint64_t> split_count_{0};
 
   std::mutex cuda_mutex_;
-  BackendPtr cuda_;  // under cuda_mutex_
+  BackendPtr cuda_;                                 // under cuda_mutex_
+  std::unique_ptr<device::DeviceExecutor> device_;  // goes before cuda_
+  std::optional<device::PeerMemory> peers_;         // made at the first allocation on a GPU
 
   // Coalescing is per group and, as everywhere in c10d, for one thread at a time.
   bool coalescing_ = false;
@@ -261,9 +286,14 @@ template <typename Collective>
 WorkPtr BluefogBackend::forward(at::Device device, Collective&& collective) {
   c10d::Backend& backend = inner(device);
   if (!coalescing_) {
-    return collective(backend);
+    if (!device.is_cuda()) return collective(backend);
+    device_->before_collective();
+    WorkPtr work = collective(backend);
+    device_->after_collective(work.get());
+    return work;
   }
   if (device.is_cuda() && !cuda_coalescing_) {
+    device_->before_collective();
     backend.startCoalescing();
     cuda_coalescing_ = true;
   }

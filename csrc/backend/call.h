@@ -1,6 +1,8 @@
 // What neighbor operations and collectives share on the way from tensors to a task.
 #pragma once
 
+#include <c10/core/InferenceMode.h>
+
 #include <functional>
 #include <memory>
 #include <optional>
@@ -8,6 +10,9 @@
 #include "backend/bluefog_backend.h"
 
 namespace bluefog {
+
+inline constexpr const char* kTitleAllreduce = "bluefog:neighbor_allreduce";  // in torch.profiler
+inline constexpr const char* kTitleAllgather = "bluefog:neighbor_allgather";
 
 /// A task, and what becomes of it. The outputs may come into being with the arrival of the data.
 struct BluefogBackend::Call {
@@ -17,6 +22,28 @@ struct BluefogBackend::Call {
   Tensors inputs;     // packed; kept alive until the operation is over
   std::shared_ptr<const Tensors> outputs;
   std::function<void()> deliver;  // called after success
+};
+
+/// The tensors of one averaging, kept alive until its Work is complete.
+struct BluefogBackend::Averaging {
+  Tensors inputs;   // packed
+  Tensors outputs;  // the user's
+  Tensors results;  // packed: an output itself, or a stand-in for one with other strides
+
+  /// Autograd learns of the writing, as it does for any in-place operation. Modes belong to the
+  /// caller's thread; this may be another one.
+  void deliver() {
+    for (std::size_t t = 0; t < outputs.size(); ++t) {
+      std::optional<c10::InferenceMode> inference;
+      if (outputs[t].is_inference()) inference.emplace();
+      const at::NoGradGuard no_grad;
+      if (results[t].unsafeGetTensorImpl() != outputs[t].unsafeGetTensorImpl()) {
+        outputs[t].copy_(results[t]);
+      } else if (!outputs[t].is_inference()) {
+        outputs[t].unsafeGetTensorImpl()->bump_version();
+      }
+    }
+  }
 };
 
 /// The type in which numbers are summed; nothing for those that are not.

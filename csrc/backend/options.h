@@ -23,6 +23,15 @@ struct BluefogOptions : c10d::Backend::Options {
   /// are on one host. The same on all ranks.
   bool host_collectives = true;
 
+  /// Whether neighbor operations on the GPU have an NCCL communicator of their own, instead of the
+  /// one of ProcessGroupNCCL. The same on all ranks.
+  bool own_communicator = false;
+
+  /// Whether memory of `allocateTensor` on the GPU is mapped into all ranks of the group, where
+  /// they are on one host and their GPUs reach each other, so that neighbours read it in place. The
+  /// same on all ranks.
+  bool symmetric_memory = true;
+
   /// Options of ProcessGroupNCCL for the CUDA side of the group, or null for its defaults.
   c10::intrusive_ptr<c10d::Backend::Options> cuda;
 };
