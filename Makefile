@@ -3,6 +3,7 @@
 #   PYTHON=python3.12    another Python (3.11, 3.12 or 3.13)
 #   VENV=path            another place for the virtual environment
 #   BENCH=--quick        options of the benchmarks, see python benchmarks/all_reduce.py --help
+#   GPU_CHECK=--cpp      options of make gpu-check, see python benchmarks/gpu_check.py --help
 DEFAULT_TORCH := 2.15.0
 TORCH  ?= $(DEFAULT_TORCH)
 PYTHON ?= python3
@@ -24,8 +25,8 @@ SOURCES := setup.py pyproject.toml CMakeLists.txt \
                    ! -name '*.so' ! -name _build_info.py -print)
 CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
-.PHONY: help demo test test-cpp test-python test-conformance test-sanitize test-docs bench build \
-        docs docs-links tutorials lint format clean preflight preflight-test
+.PHONY: help demo test test-cpp test-python test-conformance test-sanitize test-docs bench gpu-check \
+        build docs docs-links tutorials lint format clean preflight preflight-test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -73,6 +74,10 @@ bench: build $(RIVALS) ## operations and training steps beside Gloo, MPI and oth
 	    echo; echo "# benchmarks/$$name.py"; \
 	    $(BIN)/python benchmarks/$$name.py $(BENCH) || status=1; \
 	  done; exit $$status
+
+# With the torch that PYTHON has: a machine with a GPU may have no network.
+gpu-check: ## what one GPU shows: right results, streams, bandwidth; a report in build/gpu-check
+	@PYTHON=$(PYTHON) scripts/gpu-check $(GPU_CHECK)
 
 docs: build $(DOCS) ## the site of the documentation, in build/docs/html
 	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
