@@ -12,6 +12,12 @@
 #include "base/process.h"
 
 namespace bluefog {
+namespace {
+
+// For neighbours to fetch what they were sent; those that have died never do.
+constexpr std::chrono::seconds kShutdownPatience{30};
+
+}  // namespace
 
 BluefogOptions::BluefogOptions(std::chrono::milliseconds timeout, std::string transport)
     : Options("bluefog", timeout), transport(std::move(transport)) {
@@ -230,7 +236,7 @@ void BluefogBackend::shutdown() {
     running = executor_.get();
   }
   try {
-    device_->shutdown(options_->timeout);
+    device_->shutdown(std::min<std::chrono::milliseconds>(options_->timeout, kShutdownPatience));
   } catch (const std::exception& error) {
     TORCH_WARN("rank ", getRank(), " ends its process group with an error: ", error.what());
   }

@@ -76,6 +76,7 @@ BluefogBackend::Started BluefogBackend::average_on_device(std::shared_ptr<Averag
   const c10::OptionalDeviceGuard guard(device);
   device::Operation operation{"neighbor_allreduce", kTitleAllreduce,    device,
                               averaging->inputs,    averaging->outputs, task.plan};
+  operation.scratch = averaging->results;
   if (peers_ && peers_->serves(averaging->inputs, task.frame.round >= 0)) {
     operation.read_in_place = true;
     operation.finish = [this, averaging, plan = task.plan] {

@@ -1,6 +1,7 @@
 #include "device/executor.h"
 
 #include <ATen/ops/mul.h>
+#include <ATen/ops/zeros_like.h>
 #include <ATen/record_function.h>
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
@@ -65,6 +66,7 @@ WorkPtr DeviceExecutor::run(Operation operation, bool async) {
   append(held, operation.inputs);
   append(held, operation.sent);
   append(held, operation.outputs);
+  append(held, operation.scratch);
   for (const Tensors& tensors : operation.arrivals) append(held, tensors);
   return c10::make_intrusive<StreamWork>(
       rank_, Enqueued{current, side, std::move(end), moved, std::move(operation.outputs),
@@ -94,7 +96,9 @@ nccl::Round DeviceExecutor::round_of(const Operation& operation, Tensors& held) 
       if (destination.weight == 1) {
         add(nccl::Transfer::kSend, destination.rank, tensor);
       } else {
-        held.push_back(at::mul(tensor, destination.weight));
+        // The receiver's term of weight 0 does not count, whatever its values.
+        held.push_back(destination.weight == 0 ? at::zeros_like(tensor)
+                                               : at::mul(tensor, destination.weight));
         add(nccl::Transfer::kSend, destination.rank, held.back());
       }
     }

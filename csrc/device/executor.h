@@ -29,7 +29,8 @@ struct Operation {
 
   /// By source in the order of the plan, and there by tensor: where what arrives goes.
   std::vector<Tensors> arrivals{};
-  Tensors sent{};  // goes to every destination, scaled by the edge's weight
+  Tensors sent{};     // goes to every destination, scaled by the edge's weight
+  Tensors scratch{};  // what else `finish` uses, where the caller's stream allocated it
 
   /// Whether `finish` reads the neighbours' memory itself; nothing is moved then, and it comes
   /// behind the last such operation, whatever the streams.

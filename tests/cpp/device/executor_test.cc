@@ -127,6 +127,29 @@ TEST_F(DeviceExecutorTest, WaitingOnAnotherStreamThanTheFirstRecordsTheMemoryToo
   EXPECT_EQ(fake::log()[1], "uses memory on 1");
 }
 
+TEST_F(DeviceExecutorTest, AWorkKeepsTheMemoryThatTheOperationUsesUntilWait) {
+  Rank rank(0, 2, hub);
+  at::Tensor scratch = fake::tensor(2);
+  const c10::weak_intrusive_ptr<c10::StorageImpl> memory = scratch.storage().getWeakStorageImpl();
+  Operation operation{"neighbor_allreduce", "bluefog:neighbor_allreduce", fake::device(), {x}, {y},
+                      plan(0, 2, 1, {}, {})};
+  operation.scratch = {std::move(scratch)};
+  operation.finish = [] {};
+  const WorkPtr work = rank.executor.run(std::move(operation), true);
+  EXPECT_FALSE(memory.expired());
+  work->wait();
+  EXPECT_TRUE(memory.expired());
+}
+
+TEST_F(DeviceExecutorTest, WhatIsScaledByZeroArrivesAsZero) {
+  Rank rank(0, 2, hub);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  fake::set(x, {nan, 1});
+  rank.average({x}, {y}, plan(0, 2, 1, {}, {{1, 0}}), false);
+  hub->take(0, 1, y);
+  EXPECT_EQ(fake::values(y), (std::vector<float>{0, 0}));
+}
+
 TEST_F(DeviceExecutorTest, WorkIsCompletedWhenTheDeviceIs) {
   Rank rank(0, 2, hub);
   hub->put(1, 0, theirs);
