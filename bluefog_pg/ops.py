@@ -173,9 +173,10 @@ def empty(
     """Returns an uninitialised tensor that neighbours of this host can read in place.
 
     A `neighbor_allreduce` or `neighbor_allgather` of 128 KiB or more of it copies nothing, if its
-    output is another tensor. Collective at the group's first use: it connects the ranks. Elsewhere
-    than in shared memory, or when `BLUEFOG_SHM_HEAP_BYTES` are used up, it is an ordinary tensor.
-    It stays valid after the group has been destroyed.
+    output is another tensor. Collective: at the group's first use, which connects the ranks, and on
+    a GPU at each call, where it waits for the other ranks. Elsewhere than in shared memory, or when
+    `BLUEFOG_SHM_HEAP_BYTES` are used up, it is an ordinary tensor. It stays valid after the group
+    has been destroyed.
 
     Args:
         size: ints, or one sequence of ints, as for `torch.empty`.
@@ -185,9 +186,10 @@ def empty(
     """
     shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    flat = backend_of(group).allocate_tensor(
-        shape.numel(), dtype=dtype, device=torch.device(device)
-    )
+    place = torch.device(device)
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", torch.cuda.current_device())
+    flat = backend_of(group).allocate_shared(shape.numel(), dtype=dtype, device=place)
     return flat.view(shape)
 
 

@@ -117,4 +117,4 @@ class Network:
 
     def allocate(self, numel: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Returns memory that neighbours of this host can read in place."""
-        return self.backend.allocate_tensor(numel, dtype=dtype, device=device)
+        return self.backend.allocate_shared(numel, dtype=dtype, device=device)

@@ -144,6 +144,8 @@ void bind_backend(py::module_& module, const py::object& base) {
           },
           py::arg("input"), py::arg("out"), py::arg("plan"), py::arg("round"), py::arg("async_op"),
           no_gil)
+      .def("allocate_shared", &BluefogBackend::allocateShared, py::arg("size"), py::kw_only(),
+           py::arg("dtype"), py::arg("device"), no_gil)
       .def("transport_of", &BluefogBackend::transportOf, py::arg("peer"), no_gil)
       .def("device_records", &BluefogBackend::deviceRecords, no_gil)
       .def_property_readonly("symmetric_memory_refusal", &BluefogBackend::symmetricMemoryRefusal)

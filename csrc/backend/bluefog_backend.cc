@@ -111,10 +111,6 @@ bool BluefogBackend::supportsTensorAlloc(c10::DeviceIndex device) {
 
 at::Tensor BluefogBackend::allocateTensor(long size, at::TensorOptions options) {
   if (options.device().is_cuda()) {
-    if (options_->symmetric_memory) {
-      at::Tensor memory = peers(options.device()).allocate(size, options);
-      if (memory.defined()) return memory;
-    }
     Backend& cuda = inner(options.device());
     return cuda.supportsTensorAlloc(options.device().index()) ? cuda.allocateTensor(size, options)
                                                               : at::empty({size}, options);

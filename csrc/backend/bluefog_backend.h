@@ -94,6 +94,11 @@ class BluefogBackend : public c10d::Backend {
   /// since torch's flight recorder has them.
   std::string deviceRecords() const { return device_->records(); }
 
+  /// Memory that neighbours of the host can read in place, where there is any. On the CPU
+  /// collective at the first time. On a GPU collective each time, with a wait for the other ranks:
+  /// so it is not allocateTensor(), which torch calls in the middle of training.
+  at::Tensor allocateShared(int64_t size, at::ScalarType dtype, at::Device device);
+
   /// Why GPUs do not read each other's memory in place; empty where they do, or nothing was
   /// allocated yet.
   std::string symmetricMemoryRefusal() const;

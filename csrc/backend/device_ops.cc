@@ -64,6 +64,15 @@ bool BluefogBackend::on_one_host() {
   return std::ranges::none_of(transport_names_, [](auto& name) { return name == "gloo"; });
 }
 
+at::Tensor BluefogBackend::allocateShared(int64_t size, at::ScalarType dtype, at::Device device) {
+  const auto options = at::TensorOptions(device).dtype(dtype);
+  if (device.is_cuda() && options_->symmetric_memory) {
+    at::Tensor memory = peers(device).allocate(size, options);
+    if (memory.defined()) return memory;
+  }
+  return allocateTensor(size, options);
+}
+
 std::string BluefogBackend::symmetricMemoryRefusal() const {
   if (!options_->symmetric_memory) return "symmetric_memory=False";
   return peers_ ? peers_->refusal() : "";

@@ -27,7 +27,7 @@ struct BluefogOptions : c10d::Backend::Options {
   /// one of ProcessGroupNCCL. The same on all ranks.
   bool own_communicator = false;
 
-  /// Whether memory of `allocateTensor` on the GPU is mapped into all ranks of the group, where
+  /// Whether memory of `allocateShared` on the GPU is mapped into all ranks of the group, where
   /// they are on one host and their GPUs reach each other, so that neighbours read it in place. The
   /// same on all ranks.
   bool symmetric_memory = true;
