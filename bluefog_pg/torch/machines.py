@@ -42,7 +42,7 @@ class Machines:
         _ = self.inside  # made here, in the order of the program
         if operation == self.average:
             _ = self.across
-        return self._thread.submit(_on_current_stream(operation, args[0].device), *args)
+        return self._thread.submit(_on_current_stream(operation), *args)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Replaces a tensor by its sum over the ranks of this machine, and returns it."""
@@ -101,12 +101,12 @@ def static_weights(context: Context) -> dict[str, Any]:
 
 
 def _on_current_stream(
-    operation: Callable[..., torch.Tensor], device: torch.device
+    operation: Callable[..., torch.Tensor],
 ) -> Callable[..., torch.Tensor]:
     """Returns the operation, on the stream that is current now also in another thread."""
-    if device.type != "cuda":
+    if not torch.cuda.is_initialized():
         return operation
-    stream = torch.cuda.current_stream(device)
+    stream = torch.cuda.current_stream()
 
     def run(*args: Any) -> torch.Tensor:
         with torch.cuda.stream(stream):
