@@ -6,8 +6,8 @@
 
 Each part is a program, python -m gpu.PART in this folder, with a time limit of its own; one that
 fails or takes too long does not keep the others from running. Several ranks share the GPU, so times
-of whole exchanges are no measure of NCCL between GPUs. The exit status is 1 if anything was wrong;
-a target that was missed is told, and is not.
+of whole exchanges are no measure of NCCL between GPUs. The exit status is 1 if anything was wrong,
+which a target that was missed is not.
 """
 
 import argparse

@@ -38,7 +38,8 @@ def load() -> ModuleType:
 
 @cache
 def load_cuda() -> ModuleType | None:
-    """Returns the module `bluefog_pg._C_cuda`, which gives `bluefog::combine` its CUDA kernel.
+    """Returns the module `bluefog_pg._C_cuda`, which gives `bluefog::combine` its CUDA kernel,
+    and a group its own NCCL communicator where that is asked for.
 
     None where it was not built (no nvcc, or a torch without CUDA), or does not load, of which a
     warning says why, once: torch's own operations then do its work.

@@ -5,9 +5,6 @@ set(BLUEFOG_PACKAGE_DIR ${CMAKE_BINARY_DIR}/bluefog_pg)
 
 Python_add_library(_C MODULE WITH_SOABI ${MODULE_SOURCES})
 target_compile_definitions(_C PRIVATE TORCH_EXTENSION_NAME=_C TORCH_API_INCLUDE_EXTENSION_H)
-if(BLUEFOG_CUDA_ENABLED)
-  target_compile_definitions(_C PRIVATE BLUEFOG_CUDA)
-endif()
 # torch::cpu before everything else: another pybind11 on the include path would have its own type
 # registry and not know torch's c10d classes.
 target_include_directories(

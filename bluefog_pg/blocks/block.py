@@ -205,8 +205,8 @@ class Block:
         for name in names:
             if name == "x" and self._outdated:
                 _warn_of_changes()
+                # They change places all the same: x lies in the same memory on all ranks.
                 self._arrivals[name].flat.copy_(self._values[name].flat)
-                # and change places: on all ranks x lies at the same place of the shared memory
             self._values[name], self._arrivals[name] = self._arrivals[name], self._values[name]
             if name == "x":
                 self._move_parameters()

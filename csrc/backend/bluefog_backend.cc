@@ -220,7 +220,7 @@ void BluefogBackend::abort() {
 }
 
 void BluefogBackend::shutdown() {
-  closed_ = true;
+  const bool first = !closed_.exchange(true);  // and not aborted
   if (process_id() != pid_) {
     return;  // the threads to end are the parent's
   }
@@ -232,7 +232,8 @@ void BluefogBackend::shutdown() {
     running = executor_.get();
   }
   try {
-    device_->shutdown(std::min<std::chrono::milliseconds>(options_->timeout, kShutdownPatience));
+    if (first)
+      device_->shutdown(std::min<std::chrono::milliseconds>(options_->timeout, kShutdownPatience));
   } catch (const std::exception& error) {
     TORCH_WARN("rank ", getRank(), " ends its process group with an error: ", error.what());
   }

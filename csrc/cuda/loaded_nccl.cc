@@ -70,7 +70,6 @@ class Library {
 ncclConfig_t native(const Config& config, [[maybe_unused]] bool has_max_p2p_peers) {
   ncclConfig_t native = NCCL_CONFIG_INITIALIZER;
   native.blocking = config.blocking;
-  if (config.split_share) native.splitShare = 1;
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 0)
   if (config.name != nullptr) native.commName = config.name;
 #endif

@@ -35,7 +35,6 @@ using Comm = struct OpaqueComm*;
 /// What of ncclConfig_t is set; the rest keeps NCCL's defaults.
 struct Config {
   bool blocking = false;
-  bool split_share = false;  // a communicator split off shares this one's resources
   /// Most peers that any rank has at a time, the same on all ranks; 0 means all of them. Ignored
   /// where has_max_p2p_peers() is false.
   int max_p2p_peers = 0;
