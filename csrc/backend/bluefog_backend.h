@@ -23,6 +23,7 @@
 #include "device/peer_memory.h"
 #include "plan/plan.h"
 #include "transport/nccl/own_wire.h"
+#include "transport/nccl/puts.h"
 
 namespace bluefog {
 
@@ -114,6 +115,11 @@ class BluefogBackend : public c10d::Backend {
 
   /// Carries out the calls on windows that their callers do not wait for.
   const std::shared_ptr<window::Queue>& windowQueue() const;
+
+  /// Memory of a GPU for puts of `nbytes` between the ranks of the group (puts.cc). Collective,
+  /// also for ranks without an edge. Nothing here ends it: who has it calls its abort().
+  std::unique_ptr<nccl::Puts> makePuts(at::Device device, std::size_t nbytes,
+                                       std::vector<int> sources, std::vector<int> destinations);
 
 #ifdef C10D_BACKEND_HAS_WINDOW
   // torch's own windows (c10d_window.cc).
@@ -260,6 +266,7 @@ class BluefogBackend : public c10d::Backend {
   const int pid_;                  // of the process that made the group
   bool host_collectives_ = false;  // set before the group is in use
   std::atomic<uint64_t> split_count_{0};
+  std::atomic<uint64_t> puts_made_{0};  // the same on all ranks
 
   std::mutex cuda_mutex_;
   BackendPtr cuda_;                                 // under cuda_mutex_

@@ -27,16 +27,20 @@ static_assert(static_cast<int>(Result::kInProgress) == ncclInProgress);
 static_assert(static_cast<int>(Result::kTimeout) == ncclTimeout);
 #endif
 
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 29, 0)
+#define BLUEFOG_NCCL_HAS_PUT_SIGNAL
+#endif
+
 constexpr int kOldest = NCCL_VERSION(2, 18, 0);
 
 Result result_of(ncclResult_t result) { return static_cast<Result>(result); }
 ncclComm_t native(Comm comm) { return reinterpret_cast<ncclComm_t>(comm); }
 ncclComm_t* native(Comm* comm) { return reinterpret_cast<ncclComm_t*>(comm); }
 cudaStream_t native(void* stream) { return static_cast<cudaStream_t>(stream); }
-
-std::string dotted(int version) {
-  return concat(version / 10000, ".", version / 100 % 100, ".", version % 100);
-}
+#ifdef BLUEFOG_NCCL_HAS_PUT_SIGNAL
+ncclWindow_t native(Window window) { return reinterpret_cast<ncclWindow_t>(window); }
+ncclWindow_t* native(Window* window) { return reinterpret_cast<ncclWindow_t*>(window); }
+#endif
 
 /// The library's calls, each with the type that the header gives it.
 class Library {
@@ -52,13 +56,19 @@ class Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
+  /// Null where it has none.
+  template <typename Function>
+  Function* find_if_any(const char* name) const {
+    return reinterpret_cast<Function*>(dlsym(handle_, name));
+  }
+
   template <typename Function>
   Function* find(const char* name) const {
-    void* const symbol = dlsym(handle_, name);
+    Function* const symbol = find_if_any<Function>(name);
     if (symbol == nullptr) {
       fail(ErrorCode::kSystem, "the libnccl.so.2 that torch has loaded has no ", name);
     }
-    return reinterpret_cast<Function*>(symbol);
+    return symbol;
   }
 
  private:
@@ -93,6 +103,15 @@ class LoadedNccl final : public NcclApi {
   bool has_max_p2p_peers() const override {
 #ifdef BLUEFOG_NCCL_HAS_MAX_P2P_PEERS
     return version_ >= NCCL_VERSION(2, 30, 0);
+#else
+    return false;
+#endif
+  }
+
+  bool has_put_signal() const override {
+#ifdef BLUEFOG_NCCL_HAS_PUT_SIGNAL
+    return version_ >= NCCL_VERSION(2, 29, 0) && mem_alloc_ && mem_free_ && window_register_ &&
+           window_deregister_ && put_signal_ && signal_ && wait_signal_;
 #else
     return false;
 #endif
@@ -133,6 +152,46 @@ class LoadedNccl final : public NcclApi {
   Result group_start() override { return result_of(group_start_()); }
   Result group_end() override { return result_of(group_end_()); }
 
+#ifdef BLUEFOG_NCCL_HAS_PUT_SIGNAL
+  Result mem_alloc(void*& memory, std::size_t bytes) override {
+    return result_of(mem_alloc_(&memory, bytes));
+  }
+  Result mem_free(void* memory) override { return result_of(mem_free_(memory)); }
+  Result window_register(Comm comm, void* memory, std::size_t bytes, Window& window) override {
+    return result_of(
+        window_register_(native(comm), memory, bytes, native(&window), NCCL_WIN_COLL_SYMMETRIC));
+  }
+  Result window_deregister(Comm comm, Window window) override {
+    return result_of(window_deregister_(native(comm), native(window)));
+  }
+
+  // Signal index, context and flags are 0: NCCL takes no others.
+  Result put_signal(const void* data, std::size_t bytes, int peer, Window window,
+                    std::size_t offset, Comm comm, void* stream) override {
+    return result_of(put_signal_(data, bytes, ncclUint8, peer, native(window), offset, 0, 0, 0,
+                                 native(comm), native(stream)));
+  }
+  Result signal(int peer, Comm comm, void* stream) override {
+    return result_of(signal_(peer, 0, 0, 0, native(comm), native(stream)));
+  }
+  Result wait_signal(int peer, Comm comm, void* stream) override {
+    ncclWaitSignalDesc_t once = {.opCnt = 1, .peer = peer, .sigIdx = 0, .ctx = 0};
+    return result_of(wait_signal_(1, &once, native(comm), native(stream)));
+  }
+#else
+  Result mem_alloc(void*&, std::size_t) override { return Result::kInvalidUsage; }
+  Result mem_free(void*) override { return Result::kInvalidUsage; }
+  Result window_register(Comm, void*, std::size_t, Window&) override {
+    return Result::kInvalidUsage;
+  }
+  Result window_deregister(Comm, Window) override { return Result::kInvalidUsage; }
+  Result put_signal(const void*, std::size_t, int, Window, std::size_t, Comm, void*) override {
+    return Result::kInvalidUsage;
+  }
+  Result signal(int, Comm, void*) override { return Result::kInvalidUsage; }
+  Result wait_signal(int, Comm, void*) override { return Result::kInvalidUsage; }
+#endif
+
   std::string error_string(Result result) override {
     return get_error_string_(static_cast<ncclResult_t>(result));
   }
@@ -161,6 +220,19 @@ class LoadedNccl final : public NcclApi {
   BLUEFOG_CALL(get_error_string_, ncclGetErrorString);
   BLUEFOG_CALL(get_last_error_, ncclGetLastError);
 #undef BLUEFOG_CALL
+#ifdef BLUEFOG_NCCL_HAS_PUT_SIGNAL
+#define BLUEFOG_NEWER_CALL(member, name) \
+  decltype(&name) const member = library_.find_if_any<std::remove_pointer_t<decltype(&name)>>(#name)
+
+  BLUEFOG_NEWER_CALL(mem_alloc_, ncclMemAlloc);
+  BLUEFOG_NEWER_CALL(mem_free_, ncclMemFree);
+  BLUEFOG_NEWER_CALL(window_register_, ncclCommWindowRegister);
+  BLUEFOG_NEWER_CALL(window_deregister_, ncclCommWindowDeregister);
+  BLUEFOG_NEWER_CALL(put_signal_, ncclPutSignal);
+  BLUEFOG_NEWER_CALL(signal_, ncclSignal);
+  BLUEFOG_NEWER_CALL(wait_signal_, ncclWaitSignal);
+#undef BLUEFOG_NEWER_CALL
+#endif
 
   int version_ = 0;
 };

@@ -1,5 +1,6 @@
-// The calls of NCCL that OwnWire makes, as a virtual face: LoadedNccl (csrc/cuda) is the library,
-// the tests have a recorder. Nothing here needs nccl.h, so that all who use it build without CUDA.
+// The calls of NCCL that OwnWire and Puts make, as a virtual face: LoadedNccl (csrc/cuda) is the
+// library, the tests have a recorder. Nothing here needs nccl.h, so that all who use it build
+// without CUDA.
 //
 // Thread-safe as NCCL is: calls on different communicators may run at once, those on one may not,
 // and a group belongs to its thread.
@@ -8,6 +9,8 @@
 #include <array>
 #include <cstddef>
 #include <string>
+
+#include "base/error.h"
 
 namespace bluefog::nccl {
 
@@ -32,6 +35,9 @@ struct UniqueId {
 /// ncclComm_t.
 using Comm = struct OpaqueComm*;
 
+/// ncclWindow_t.
+using Window = struct OpaqueWindow*;
+
 /// What of ncclConfig_t is set; the rest keeps NCCL's defaults.
 struct Config {
   bool blocking = false;
@@ -42,6 +48,11 @@ struct Config {
   const char* name = nullptr;
 };
 
+/// Of a version number as NCCL_VERSION_CODE has it: "2.28.9" of 22809.
+inline std::string dotted(int version) {
+  return concat(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
 class NcclApi {
  public:
   virtual ~NcclApi() = default;
@@ -49,6 +60,8 @@ class NcclApi {
   /// As NCCL_VERSION_CODE has it: 22809 is 2.28.9.
   virtual int version() const = 0;
   virtual bool has_max_p2p_peers() const = 0;
+  /// Whether the one-sided calls below may be made: from 2.29, where our own build knows them too.
+  virtual bool has_put_signal() const = 0;
 
   virtual Result get_unique_id(UniqueId& id) = 0;
   virtual Result comm_init_rank(Comm& comm, int size, const UniqueId& id, int rank,
@@ -66,6 +79,23 @@ class NcclApi {
   virtual Result recv(void* data, std::size_t bytes, int peer, Comm comm, void* stream) = 0;
   virtual Result group_start() = 0;
   virtual Result group_end() = 0;
+
+  /// Memory of the current device that can be a window. After mem_free() of what is still one,
+  /// nothing may be put into it or from it.
+  virtual Result mem_alloc(void*& memory, std::size_t bytes) = 0;
+  virtual Result mem_free(void* memory) = 0;
+  /// Collective, with the same number of bytes. `window` is written by the time that the
+  /// communicator is no longer kInProgress, and must stay where it is until then; it is null where
+  /// the ranks cannot have one.
+  virtual Result window_register(Comm comm, void* memory, std::size_t bytes, Window& window) = 0;
+  virtual Result window_deregister(Comm comm, Window window) = 0;
+
+  /// Writes `bytes` from this rank's window to `offset` in the peer's side of `window`, and then
+  /// raises this rank's signal there. wait_signal() is for the next signal of a peer, each once.
+  virtual Result put_signal(const void* data, std::size_t bytes, int peer, Window window,
+                            std::size_t offset, Comm comm, void* stream) = 0;
+  virtual Result signal(int peer, Comm comm, void* stream) = 0;
+  virtual Result wait_signal(int peer, Comm comm, void* stream) = 0;
 
   virtual std::string error_string(Result result) = 0;
   /// The library's last complaint, which may be of another communicator; may be empty.

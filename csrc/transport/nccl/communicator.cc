@@ -161,6 +161,45 @@ Result Communicator::post(std::span<const Message> messages, void* stream) {
   return result;
 }
 
+template <typename Call>
+void Communicator::issue(std::string_view call_name, const Deadline& deadline, Call&& call) {
+  {
+    std::lock_guard lock(mutex_);
+    const Result result = call(live());
+    check(result, call_name);
+    if (result == Result::kSuccess) return;
+  }
+  wait_until_ready(call_name, deadline);
+}
+
+void Communicator::put_signal(const void* data, std::size_t bytes, int peer, Window window,
+                              std::size_t offset, void* stream, const Deadline& deadline) {
+  issue(concat("ncclPutSignal of ", bytes, " bytes to rank ", peer), deadline, [&](Comm comm) {
+    return api_.put_signal(data, bytes, peer, window, offset, comm, stream);
+  });
+}
+
+void Communicator::signal(int peer, void* stream, const Deadline& deadline) {
+  issue(concat("ncclSignal to rank ", peer), deadline,
+        [&](Comm comm) { return api_.signal(peer, comm, stream); });
+}
+
+void Communicator::wait_signal(int peer, void* stream, const Deadline& deadline) {
+  issue(concat("ncclWaitSignal for rank ", peer), deadline,
+        [&](Comm comm) { return api_.wait_signal(peer, comm, stream); });
+}
+
+void Communicator::register_window(void* memory, std::size_t bytes, Window& window,
+                                   const Deadline& deadline) {
+  issue(concat("ncclCommWindowRegister of ", bytes, " bytes"), deadline,
+        [&](Comm comm) { return api_.window_register(comm, memory, bytes, window); });
+}
+
+void Communicator::deregister_window(Window window, const Deadline& deadline) {
+  issue("ncclCommWindowDeregister", deadline,
+        [&](Comm comm) { return api_.window_deregister(comm, window); });
+}
+
 std::optional<Error> Communicator::async_error() {
   std::lock_guard lock(mutex_);
   if (comm_ == nullptr) return std::nullopt;

@@ -63,6 +63,18 @@ class Communicator {
   /// which may take the time to connect to peers that are new.
   void exchange(std::span<const Message> messages, void* stream, const Deadline& deadline);
 
+  /// One-sided calls, for an api with has_put_signal(). Each returns once it is enqueued, and comes
+  /// after the one before has returned: NCCL refuses calls while one is in progress.
+  void put_signal(const void* data, std::size_t bytes, int peer, Window window, std::size_t offset,
+                  void* stream, const Deadline& deadline);
+  void signal(int peer, void* stream, const Deadline& deadline);
+  void wait_signal(int peer, void* stream, const Deadline& deadline);
+
+  /// Collective, with the same number of bytes. Where it throws, NCCL may still write `window`
+  /// until this communicator is aborted. Leaves it null where NCCL has no windows for these ranks.
+  void register_window(void* memory, std::size_t bytes, Window& window, const Deadline& deadline);
+  void deregister_window(Window window, const Deadline& deadline);
+
   /// What has gone wrong since, in NCCL's own threads; none where all is well or it is aborted.
   std::optional<Error> async_error();
 
@@ -84,6 +96,8 @@ class Communicator {
   void check_open() const;
   Comm live() const;
   Result post(std::span<const Message> messages, void* stream);
+  template <typename Call>
+  void issue(std::string_view call_name, const Deadline& deadline, Call&& call);
   void check(Result result, std::string_view call) const;
   Error error(Result result, std::string_view call) const;
   void wait_until_ready(std::string_view call, const Deadline& deadline);
