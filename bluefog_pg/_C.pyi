@@ -49,6 +49,9 @@ class BluefogOptions(Backend.Options):
         symmetric_memory: whether memory of `bluefog_pg.empty` and of DecentralizedDataParallel on
             GPUs is mapped into all ranks of the group, where these are on one host and their GPUs
             reach each other, so that neighbours read it in place. The same on all ranks.
+        communication_streams: on how many streams async neighbor operations on GPUs end, in turn,
+            so that independent ones may overlap.
+        high_priority: whether these streams, and that of own_communicator, go before others.
         cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
     """
 
@@ -59,6 +62,8 @@ class BluefogOptions(Backend.Options):
         host_collectives: bool = True,
         own_communicator: bool = False,
         symmetric_memory: bool = True,
+        communication_streams: int = 1,
+        high_priority: bool = True,
         cuda: Backend.Options | None = None,
     ) -> None: ...
     @property
@@ -69,6 +74,10 @@ class BluefogOptions(Backend.Options):
     def own_communicator(self) -> bool: ...
     @property
     def symmetric_memory(self) -> bool: ...
+    @property
+    def communication_streams(self) -> int: ...
+    @property
+    def high_priority(self) -> bool: ...
     @property
     def cuda(self) -> Backend.Options | None: ...
 

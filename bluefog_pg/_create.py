@@ -6,6 +6,7 @@ constructor raises on a machine without a GPU).
 """
 
 import atexit
+import copy
 from typing import Any
 
 import torch
@@ -85,13 +86,7 @@ def _copy_options(extension: Any, given: Any) -> Any:
     if given is None:
         return extension.BluefogOptions()
     if isinstance(given, extension.BluefogOptions):
-        return extension.BluefogOptions(
-            transport=given.transport,
-            host_collectives=given.host_collectives,
-            own_communicator=given.own_communicator,
-            symmetric_memory=given.symmetric_memory,
-            cuda=given.cuda,
-        )
+        return copy.copy(given)
     nccl_options = getattr(getattr(dist, "ProcessGroupNCCL", None), "Options", ())
     if isinstance(given, nccl_options):
         return extension.BluefogOptions(cuda=given)

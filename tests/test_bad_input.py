@@ -292,6 +292,7 @@ def wrong_groups(rank, n):
     still_works(rank)
     raises(ValueError, '"auto", "shm" or "gloo"', call=partial(bf.BluefogOptions, transport="tcp"))
     raises(TypeError, "incompatible", call=partial(bf.BluefogOptions, cuda=3))
+    raises(ValueError, "at least 1", call=partial(bf.BluefogOptions, communication_streams=0))
 
 
 def test_groups():

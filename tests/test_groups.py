@@ -128,15 +128,17 @@ def test_device_strings():
 
 
 def options(rank, n):
-    given = bf.BluefogOptions(transport="gloo")
+    given = bf.BluefogOptions(transport="gloo", communication_streams=2, high_priority=False)
     for twin in (copy.copy(given), copy.deepcopy(given)):
         assert type(twin) is bf.BluefogOptions and twin.transport == "gloo"
+        assert twin.communication_streams == 2 and not twin.high_priority
     dist.init_process_group("bluefog", pg_options=given, timeout=timedelta(seconds=40))
     backend = backend_of()
     assert backend_of(backend) is backend
     assert backend.name() == dist.get_backend() == "bluefog"
     assert backend.options.transport == backend.transport_of(1 - rank) == "gloo"
     assert backend.options._timeout == timedelta(seconds=40)
+    assert backend.options.communication_streams == 2 and not backend.options.high_priority
     raises(ValueError, "no peer 2", call=lambda: backend.transport_of(2))
     raises(ValueError, "no peer", call=lambda: backend.transport_of(rank))
     raises(TypeError, "BluefogOptions", "dict", call=lambda: dist.new_group(pg_options={}))

@@ -84,21 +84,31 @@ void bind_options(py::module_& module, const py::object& base) {
   };
   py::class_<BluefogOptions, OptionsPtr>(module, "BluefogOptions", base)
       .def(py::init([](const std::string& transport, bool host_collectives, bool own_communicator,
-                       bool symmetric_memory, c10::intrusive_ptr<c10d::Backend::Options> cuda) {
+                       bool symmetric_memory, int communication_streams, bool high_priority,
+                       c10::intrusive_ptr<c10d::Backend::Options> cuda) {
+             if (communication_streams < 1) {
+               fail(ErrorCode::kUsage, "communication_streams is ", communication_streams,
+                    "; operations need at least 1 to end on");
+             }
              auto options = c10::make_intrusive<BluefogOptions>(kBackendDefaultTimeout, transport);
              options->host_collectives = host_collectives;
              options->own_communicator = own_communicator;
              options->symmetric_memory = symmetric_memory;
+             options->communication_streams = communication_streams;
+             options->high_priority = high_priority;
              options->cuda = std::move(cuda);
              return options;
            }),
            py::kw_only(), py::arg("transport") = "auto", py::arg("host_collectives") = true,
            py::arg("own_communicator") = false, py::arg("symmetric_memory") = true,
+           py::arg("communication_streams") = 1, py::arg("high_priority") = true,
            py::arg("cuda") = py::none())
       .def_readonly("transport", &BluefogOptions::transport)
       .def_readonly("host_collectives", &BluefogOptions::host_collectives)
       .def_readonly("own_communicator", &BluefogOptions::own_communicator)
       .def_readonly("symmetric_memory", &BluefogOptions::symmetric_memory)
+      .def_readonly("communication_streams", &BluefogOptions::communication_streams)
+      .def_readonly("high_priority", &BluefogOptions::high_priority)
       .def_readonly("cuda", &BluefogOptions::cuda)
       .def("__copy__", copy)
       .def("__deepcopy__",

@@ -34,7 +34,9 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       makers_(std::move(makers)),
       pid_(process_id()),
       device_(std::make_unique<device::DeviceExecutor>(
-          rank, [this](at::Device first) { return make_wire(first); })),
+          rank, [this](at::Device first) { return make_wire(first); },
+          device::ExecutorOptions{.streams = options_->communication_streams,
+                                  .high_priority = options_->high_priority})),
       windows_(std::make_unique<GroupWindows>(
           std::make_shared<messages::Service>(rank, size, Env::interface()))) {}
 
@@ -167,17 +169,14 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
   if (mine == ranks.end()) {
     return nullptr;
   }
-  auto child = c10::make_intrusive<BluefogOptions>(options->timeout, options_->transport);
-  child->host_collectives = options_->host_collectives;
-  child->own_communicator = options_->own_communicator;
-  child->symmetric_memory = options_->symmetric_memory;
-  if (auto given = c10::dynamic_intrusive_pointer_cast<BluefogOptions>(options)) {
-    child->transport = given->transport;
-    child->host_collectives = given->host_collectives;
-    child->own_communicator = given->own_communicator;
-    child->symmetric_memory = given->symmetric_memory;
-    child->cuda = given->cuda;
+  auto child = c10::dynamic_intrusive_pointer_cast<BluefogOptions>(options);
+  if (child) {
+    child = c10::make_intrusive<BluefogOptions>(*child);
+  } else {
+    child = c10::make_intrusive<BluefogOptions>(*options_);
+    child->cuda = nullptr;
   }
+  child->timeout = options->timeout;
   child->group_name = options->group_name;
   child->global_ranks_in_group = options->global_ranks_in_group;
   return makers_.child(store, static_cast<int>(mine - ranks.begin()),

@@ -36,6 +36,7 @@ std::unique_ptr<nccl::Wire> BluefogBackend::make_wire(at::Device device) {
                              .size = getSize(),
                              .connect_timeout = options_->timeout,
                              .name = concat("bluefog ", options_->group_name),
+                             .high_priority = options_->high_priority,
                              .hooks = library->hooks});
 }
 

@@ -32,6 +32,12 @@ struct BluefogOptions : c10d::Backend::Options {
   /// same on all ranks.
   bool symmetric_memory = true;
 
+  /// On how many streams async neighbor operations on the GPU end, in turn; at least 1.
+  int communication_streams = 1;
+
+  /// Whether these, and the one of our own communicator, go before others on the device.
+  bool high_priority = true;
+
   /// Options of ProcessGroupNCCL for the CUDA side of the group, or null for its defaults.
   c10::intrusive_ptr<c10d::Backend::Options> cuda;
 };

@@ -32,7 +32,7 @@ std::uint64_t bytes_of(const Operation& operation) {
 }  // namespace
 
 WorkPtr DeviceExecutor::run(Operation operation, bool async) {
-  const c10::Stream side = prepare(operation.device);
+  Sides& sides = prepare(operation.device);
   const c10::impl::VirtualGuardImpl impl(operation.device.type());
   const c10::Stream current = impl.getStream(operation.device);
   sequence_.fetch_add(1, std::memory_order_relaxed);
@@ -50,6 +50,7 @@ WorkPtr DeviceExecutor::run(Operation operation, bool async) {
     return nullptr;
   }
 
+  const c10::Stream side = sides.next(operation.read_in_place);
   c10::Event end(operation.device.type());
   {
     const c10::StreamGuard on_side(side);
@@ -112,8 +113,7 @@ nccl::Round DeviceExecutor::round_of(const Operation& operation, Tensors& held) 
   return round;
 }
 
-// Returns the stream on which async operations end.
-c10::Stream DeviceExecutor::prepare(at::Device device) {
+DeviceExecutor::Sides& DeviceExecutor::prepare(at::Device device) {
   const auto known = sides_.find(device);
   if (known != sides_.end()) return known->second;
   if (!wire_) {
@@ -122,8 +122,15 @@ c10::Stream DeviceExecutor::prepare(at::Device device) {
   }
   wire_->connect(device);
   const c10::impl::VirtualGuardImpl impl(device.type());
-  return sides_.emplace(device, impl.getStreamFromGlobalPool(device, /*isHighPriority=*/true))
-      .first->second;
+  Sides sides;
+  for (int i = 0; i < options_.streams; ++i) {
+    sides.streams.push_back(impl.getStreamFromGlobalPool(device, options_.high_priority));
+  }
+  return sides_.emplace(device, std::move(sides)).first->second;
+}
+
+c10::Stream DeviceExecutor::Sides::next(bool read_in_place) {
+  return read_in_place ? streams.front() : streams[used++ % streams.size()];
 }
 
 void DeviceExecutor::before_collective() {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "device/work.h"
 #include "plan/plan.h"
@@ -41,12 +42,21 @@ struct Operation {
   std::function<void()> finish{};
 };
 
+struct ExecutorOptions {
+  /// On which async operations end, in turn, so that independent ones may overlap; for each device.
+  /// Those that read in place stay on the first: they have an order anyway, which within a stream
+  /// holds in a captured graph too.
+  int streams = 1;
+  bool high_priority = true;
+};
+
 class DeviceExecutor {
  public:
   /// `make_wire` is called at the first operation, with its device; what it returns is used for the
   /// group's life.
-  DeviceExecutor(int rank, std::function<std::unique_ptr<nccl::Wire>(at::Device)> make_wire)
-      : rank_(rank), make_wire_(std::move(make_wire)) {}
+  DeviceExecutor(int rank, std::function<std::unique_ptr<nccl::Wire>(at::Device)> make_wire,
+                 ExecutorOptions options = {})
+      : rank_(rank), make_wire_(std::move(make_wire)), options_(options) {}
 
   /// Enqueues an operation behind what the current stream has been given. Without `async` the
   /// current stream has the outputs, and null is returned; else they are there after the Work's
@@ -72,17 +82,26 @@ class DeviceExecutor {
   std::string records() const;
 
  private:
-  c10::Stream prepare(at::Device device);
+  /// The streams of a device on which async operations end.
+  struct Sides {
+    std::vector<c10::Stream> streams;
+    std::size_t used = 0;
+
+    c10::Stream next(bool read_in_place);
+  };
+
+  Sides& prepare(at::Device device);
   void finish(const Operation& operation, c10::Stream on);
   nccl::Round round_of(const Operation& operation, Tensors& held) const;
 
   const int rank_;
   const std::function<std::unique_ptr<nccl::Wire>(at::Device)> make_wire_;
+  const ExecutorOptions options_;
   std::unique_ptr<nccl::Wire> wire_;
-  std::atomic<nccl::Wire*> made_{nullptr};             // wire_, for abort()
-  std::optional<c10::Event> last_in_place_;            // behind the last operation of that kind
-  std::optional<c10::Stream> last_stream_;             // that it was on
-  std::unordered_map<at::Device, c10::Stream> sides_;  // of devices that have had an operation
+  std::atomic<nccl::Wire*> made_{nullptr};       // wire_, for abort()
+  std::optional<c10::Event> last_in_place_;      // behind the last operation of that kind
+  std::optional<c10::Stream> last_stream_;       // that it was on
+  std::unordered_map<at::Device, Sides> sides_;  // of devices that have had an operation
   std::atomic<std::uint64_t> sequence_{0};
   std::atomic<std::uint64_t> bytes_sent_{0};
 };

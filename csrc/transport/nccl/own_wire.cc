@@ -87,7 +87,7 @@ void OwnWire::connect(at::Device device) {
     device_ = device;
     communicator_.connect(*store_, Deadline::in(options_.connect_timeout));
     stream_ = c10::impl::VirtualGuardImpl(device.type())
-                  .getStreamFromGlobalPool(device, /*isHighPriority=*/true);
+                  .getStreamFromGlobalPool(device, options_.high_priority);
   } catch (const Error& error) {
     watchdog_->fail(error);
     rethrow_failure();

@@ -51,6 +51,7 @@ class OwnWire final : public Wire {
     int degree = 0;
     std::string name = "bluefog";  // in NCCL's messages
     std::string key = "nccl_id";   // of the communicator's id in the store
+    bool high_priority = true;     // of the stream of its rounds
     DeviceHooks hooks = {};
     std::chrono::milliseconds poll_interval = Watchdog::kInterval;
   };

@@ -27,10 +27,11 @@ std::shared_ptr<const Plan> plan(int rank, int size, double self_weight, std::ve
 
 /// One rank with its executor; tensors of float32.
 struct Rank {
-  Rank(int rank, int size, std::shared_ptr<Hub> hub)
+  Rank(int rank, int size, std::shared_ptr<Hub> hub, ExecutorOptions options = {})
       : backend(c10::make_intrusive<RecordingBackend>(rank, size, std::move(hub))),
-        executor(rank,
-                 [this](at::Device) { return std::make_unique<nccl::InnerWire>(backend.get()); }) {}
+        executor(
+            rank, [this](at::Device) { return std::make_unique<nccl::InnerWire>(backend.get()); },
+            options) {}
 
   WorkPtr average(const Tensors& x, const Tensors& y, std::shared_ptr<const Plan> plan,
                   bool async) {
@@ -103,6 +104,44 @@ TEST_F(DeviceExecutorTest, AsyncOperationWithoutNeighboursIsBehindTheCallersStre
   const Log after_connecting(fake::log().begin() + 2, fake::log().end());
   EXPECT_EQ(Log(after_connecting.begin(), after_connecting.begin() + 4),
             (Log{"record 1 on 0", "wait for 1 on 1", "combine on 1", "record 2 on 1"}));
+}
+
+TEST_F(DeviceExecutorTest, AsyncOperationsEndOnTheStreamsInTurn) {
+  Rank rank(0, 2, hub, {.streams = 2, .high_priority = false});
+  const auto alone = plan(0, 2, 1, {}, {});
+  rank.average({x}, {y}, alone, false);
+  fake::log().clear();
+  for (int i = 0; i < 3; ++i) rank.average({x}, {y}, alone, true)->wait();
+  Log combined;
+  for (const auto& line : fake::log()) {
+    if (line.starts_with("combine")) combined.push_back(line);
+  }
+  EXPECT_EQ(combined, (Log{"combine on 101", "combine on 102", "combine on 101"}));
+}
+
+TEST_F(DeviceExecutorTest, WhatIsReadInPlaceStaysOnOneStreamBehindTheLast) {
+  Rank rank(0, 2, hub, {.streams = 2});
+  const auto read_in_place = [&](bool async) {
+    Operation operation{"neighbor_allreduce",
+                        "bluefog:neighbor_allreduce",
+                        fake::device(),
+                        {x},
+                        {y},
+                        plan(0, 2, 0.5, {{1, 0.5}}, {{1, 1}})};
+    operation.read_in_place = true;
+    operation.finish = [] { fake::log().push_back(concat("read on ", fake::current_stream())); };
+    rank.executor.run(std::move(operation), async);
+  };
+  rank.average({x}, {y}, plan(0, 2, 1, {}, {}), true)->wait();
+  fake::log().clear();
+  read_in_place(false);
+  EXPECT_EQ(fake::log(), (Log{"read on 0", "record 3 on 0"}));
+  fake::log().clear();
+  for (int i = 0; i < 2; ++i) read_in_place(true);
+  EXPECT_EQ(Log(fake::log().begin(), fake::log().begin() + 4),
+            (Log{"record 4 on 0", "wait for 4 on 1", "wait for 3 on 1", "read on 1"}));
+  EXPECT_EQ(std::ranges::count(fake::log(), "read on 1"), 2);
+  EXPECT_EQ(std::ranges::count(fake::log(), "wait for 3 on 1"), 1);
 }
 
 TEST_F(DeviceExecutorTest, MemoryOfAWorkThatNobodyWaitsForIsRecordedOnItsStream) {

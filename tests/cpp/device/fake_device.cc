@@ -39,8 +39,8 @@ class FakeGuard : public c10::impl::DeviceGuardImplInterface {
 
   c10::Stream getStream(c10::Device) const override { return stream(state.current); }
   c10::Stream getDefaultStream(c10::Device) const override { return stream(0); }
-  c10::Stream getStreamFromGlobalPool(c10::Device, bool) const override {
-    return stream(++state.streams);
+  c10::Stream getStreamFromGlobalPool(c10::Device, bool high_priority) const override {
+    return stream(++state.streams + (high_priority ? 0 : kLowPriority));
   }
   c10::Stream exchangeStream(c10::Stream next) const override {
     return stream(std::exchange(state.current, next.id()));

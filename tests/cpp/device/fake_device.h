@@ -31,6 +31,9 @@ void reset();
 
 std::int64_t current_stream();
 
+/// Streams of the pool are numbered from 1, those of low priority from one more than this.
+inline constexpr std::int64_t kLowPriority = 100;
+
 /// What event queries say from now on, in all threads. True at first.
 void set_events_done(bool done);
 
