@@ -52,6 +52,9 @@ class BluefogOptions(Backend.Options):
         communication_streams: on how many streams async neighbor operations on GPUs end, in turn,
             so that independent ones may overlap.
         high_priority: whether these streams, and that of own_communicator, go before others.
+        max_neighbors: the most neighbours, in and out, that any rank has in a neighbor operation on
+            GPUs, for NCCL (from 2.30) to size own_communicator by; more are then a ValueError.
+            0 for any number. The same on all ranks.
         cuda: ProcessGroupNCCL.Options for the CUDA side of the group.
     """
 
@@ -64,6 +67,7 @@ class BluefogOptions(Backend.Options):
         symmetric_memory: bool = True,
         communication_streams: int = 1,
         high_priority: bool = True,
+        max_neighbors: int = 0,
         cuda: Backend.Options | None = None,
     ) -> None: ...
     @property
@@ -78,6 +82,8 @@ class BluefogOptions(Backend.Options):
     def communication_streams(self) -> int: ...
     @property
     def high_priority(self) -> bool: ...
+    @property
+    def max_neighbors(self) -> int: ...
     @property
     def cuda(self) -> Backend.Options | None: ...
 

@@ -293,6 +293,7 @@ def wrong_groups(rank, n):
     raises(ValueError, '"auto", "shm" or "gloo"', call=partial(bf.BluefogOptions, transport="tcp"))
     raises(TypeError, "incompatible", call=partial(bf.BluefogOptions, cuda=3))
     raises(ValueError, "at least 1", call=partial(bf.BluefogOptions, communication_streams=0))
+    raises(ValueError, "any number", call=partial(bf.BluefogOptions, max_neighbors=-1))
 
 
 def test_groups():

@@ -85,10 +85,14 @@ void bind_options(py::module_& module, const py::object& base) {
   py::class_<BluefogOptions, OptionsPtr>(module, "BluefogOptions", base)
       .def(py::init([](const std::string& transport, bool host_collectives, bool own_communicator,
                        bool symmetric_memory, int communication_streams, bool high_priority,
-                       c10::intrusive_ptr<c10d::Backend::Options> cuda) {
+                       int max_neighbors, c10::intrusive_ptr<c10d::Backend::Options> cuda) {
              if (communication_streams < 1) {
                fail(ErrorCode::kUsage, "communication_streams is ", communication_streams,
                     "; operations need at least 1 to end on");
+             }
+             if (max_neighbors < 0) {
+               fail(ErrorCode::kUsage, "max_neighbors is ", max_neighbors,
+                    "; it is at least 1, or 0 for any number");
              }
              auto options = c10::make_intrusive<BluefogOptions>(kBackendDefaultTimeout, transport);
              options->host_collectives = host_collectives;
@@ -96,19 +100,21 @@ void bind_options(py::module_& module, const py::object& base) {
              options->symmetric_memory = symmetric_memory;
              options->communication_streams = communication_streams;
              options->high_priority = high_priority;
+             options->max_neighbors = max_neighbors;
              options->cuda = std::move(cuda);
              return options;
            }),
            py::kw_only(), py::arg("transport") = "auto", py::arg("host_collectives") = true,
            py::arg("own_communicator") = false, py::arg("symmetric_memory") = true,
            py::arg("communication_streams") = 1, py::arg("high_priority") = true,
-           py::arg("cuda") = py::none())
+           py::arg("max_neighbors") = 0, py::arg("cuda") = py::none())
       .def_readonly("transport", &BluefogOptions::transport)
       .def_readonly("host_collectives", &BluefogOptions::host_collectives)
       .def_readonly("own_communicator", &BluefogOptions::own_communicator)
       .def_readonly("symmetric_memory", &BluefogOptions::symmetric_memory)
       .def_readonly("communication_streams", &BluefogOptions::communication_streams)
       .def_readonly("high_priority", &BluefogOptions::high_priority)
+      .def_readonly("max_neighbors", &BluefogOptions::max_neighbors)
       .def_readonly("cuda", &BluefogOptions::cuda)
       .def("__copy__", copy)
       .def("__deepcopy__",

@@ -36,7 +36,8 @@ BluefogBackend::BluefogBackend(c10::intrusive_ptr<c10d::Store> store, int rank, 
       device_(std::make_unique<device::DeviceExecutor>(
           rank, [this](at::Device first) { return make_wire(first); },
           device::ExecutorOptions{.streams = options_->communication_streams,
-                                  .high_priority = options_->high_priority})),
+                                  .high_priority = options_->high_priority,
+                                  .max_neighbors = options_->max_neighbors})),
       windows_(std::make_unique<GroupWindows>(
           std::make_shared<messages::Service>(rank, size, Env::interface()))) {}
 

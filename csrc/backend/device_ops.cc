@@ -35,6 +35,7 @@ std::unique_ptr<nccl::Wire> BluefogBackend::make_wire(at::Device device) {
       nccl::OwnWire::Options{.rank = getRank(),
                              .size = getSize(),
                              .connect_timeout = options_->timeout,
+                             .degree = options_->max_neighbors,
                              .name = concat("bluefog ", options_->group_name),
                              .high_priority = options_->high_priority,
                              .hooks = library->hooks});

@@ -38,6 +38,10 @@ struct BluefogOptions : c10d::Backend::Options {
   /// Whether these, and the one of our own communicator, go before others on the device.
   bool high_priority = true;
 
+  /// The most neighbours, in and out, that any rank has in a neighbor operation on the GPU, for
+  /// NCCL to size its channels by; 0 for any number. The same on all ranks.
+  int max_neighbors = 0;
+
   /// Options of ProcessGroupNCCL for the CUDA side of the group, or null for its defaults.
   c10::intrusive_ptr<c10d::Backend::Options> cuda;
 };

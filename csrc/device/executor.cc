@@ -9,6 +9,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+
 namespace bluefog::device {
 namespace {
 
@@ -31,7 +33,19 @@ std::uint64_t bytes_of(const Operation& operation) {
 
 }  // namespace
 
+// All ranks have told NCCL the number. What it does with more peers, it does not say.
+void DeviceExecutor::check_neighbors(const Operation& operation) const {
+  const auto most = static_cast<std::size_t>(options_.max_neighbors);
+  const std::size_t neighbors = operation.plan->neighbors().size();
+  if (most > 0 && neighbors > most) {
+    fail(ErrorCode::kUsage, "rank ", rank_, " has ", neighbors, " neighbours in this ",
+         operation.name, ", more than BluefogOptions(max_neighbors=", most,
+         "): give the most that any rank will have, or 0 for any number");
+  }
+}
+
 WorkPtr DeviceExecutor::run(Operation operation, bool async) {
+  check_neighbors(operation);
   Sides& sides = prepare(operation.device);
   const c10::impl::VirtualGuardImpl impl(operation.device.type());
   const c10::Stream current = impl.getStream(operation.device);

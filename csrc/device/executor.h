@@ -48,6 +48,9 @@ struct ExecutorOptions {
   /// holds in a captured graph too.
   int streams = 1;
   bool high_priority = true;
+
+  /// Most neighbours that an operation may have; 0 for any number.
+  int max_neighbors = 0;
 };
 
 class DeviceExecutor {
@@ -61,7 +64,7 @@ class DeviceExecutor {
   /// Enqueues an operation behind what the current stream has been given. Without `async` the
   /// current stream has the outputs, and null is returned; else they are there after the Work's
   /// wait(), and other streams go on meanwhile. The first one on a device is collective over the
-  /// group, and the host may wait in it.
+  /// group, and the host may wait in it. Throws Error(kUsage) for too many neighbours.
   WorkPtr run(Operation operation, bool async);
 
   /// Operations started, and payload bytes sent, counted once per destination.
@@ -90,6 +93,7 @@ class DeviceExecutor {
     c10::Stream next(bool read_in_place);
   };
 
+  void check_neighbors(const Operation& operation) const;
   Sides& prepare(at::Device device);
   void finish(const Operation& operation, c10::Stream on);
   nccl::Round round_of(const Operation& operation, Tensors& held) const;

@@ -10,6 +10,7 @@
 #include "device/combine.h"
 #include "device/fake_device.h"
 #include "device/recording_backend.h"
+#include "device/recording_nccl.h"
 #include "transport/nccl/inner_wire.h"
 
 namespace bluefog::device {
@@ -117,6 +118,20 @@ TEST_F(DeviceExecutorTest, AsyncOperationsEndOnTheStreamsInTurn) {
     if (line.starts_with("combine")) combined.push_back(line);
   }
   EXPECT_EQ(combined, (Log{"combine on 101", "combine on 102", "combine on 101"}));
+}
+
+TEST_F(DeviceExecutorTest, MoreNeighboursThanThereMayBeAreRefused) {
+  Rank rank(0, 4, hub, {.max_neighbors = 2});
+  hub->put(2, 0, theirs);
+  rank.average({x}, {y}, plan(0, 4, 0.5, {{2, 0.5}}, {{1, 1}, {2, 1}}), false);
+  const Error error = fake::thrown_by(
+      [&] { rank.average({x}, {y}, plan(0, 4, 0.5, {{3, 0.5}}, {{1, 1}, {2, 1}}), false); });
+  EXPECT_EQ(error.code(), ErrorCode::kUsage);
+  EXPECT_PRED_FORMAT2(testing::IsSubstring,
+                      "rank 0 has 3 neighbours in this neighbor_allreduce, more than "
+                      "BluefogOptions(max_neighbors=2)",
+                      error.what());
+  EXPECT_EQ(rank.executor.sequence(), 1u);
 }
 
 TEST_F(DeviceExecutorTest, WhatIsReadInPlaceStaysOnOneStreamBehindTheLast) {
