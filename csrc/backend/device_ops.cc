@@ -142,7 +142,14 @@ BluefogBackend::Started BluefogBackend::start_on_device(device::Operation operat
     fail(ErrorCode::kAborted, "rank ", getRank(), "'s process group has been destroyed or aborted");
   }
   operation.timeout = options_->timeout;
-  if (c10d::debug_level() == c10d::DebugLevel::Detail) agree_on_host(std::move(task));
+  if (c10d::debug_level() == c10d::DebugLevel::Detail) {
+    if (operation.read_in_place) {
+      std::vector<std::string> places;
+      for (const auto& input : operation.inputs) places.push_back(peers_->place_of(input));
+      add_places(task.frame, places);
+    }
+    agree_on_host(std::move(task));
+  }
   Tensors outputs = operation.outputs;
   WorkPtr work = device_->run(std::move(operation), async);
   return {work, work ? Tensors() : std::move(outputs)};

@@ -1,6 +1,7 @@
 #include "transport/frame.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "transport/transport.h"
 
@@ -26,6 +27,20 @@ const char* name_of(Operation operation) {
       return "barrier";
   }
   return "unknown operation";
+}
+
+void add_places(Frame& frame, const std::vector<std::string>& places) {
+  std::string text(frame.text, strnlen(frame.text, Frame::kTextSize));
+  const char* before = " in ";
+  for (const std::string& place : places) {
+    for (const unsigned char c : place + ";") {
+      frame.schema = (frame.schema ^ c) * 0x100000001b3;  // FNV-1a, as all of the digest
+    }
+    text += before + (place.empty() ? "no allocation" : place);
+    before = ", ";
+  }
+  if (text.size() >= Frame::kTextSize) text.replace(Frame::kTextSize - 4, text.npos, "...");
+  std::memcpy(frame.text, text.c_str(), text.size() + 1);
 }
 
 std::size_t Piece::size() const {

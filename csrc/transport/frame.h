@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 namespace bluefog {
 
@@ -47,6 +49,10 @@ struct Frame {
   char text[kTextSize] = {};  // dtypes and shapes for people: "float32[3, 4], float32[4]"
 };
 static_assert(std::is_trivially_copyable_v<Frame>);
+
+/// Also says in the frame where its tensors lie, for operations that find each other's by that: one
+/// place for each, empty for what lies nowhere in particular.
+void add_places(Frame& frame, const std::vector<std::string>& places);
 
 /// A neighbour's frame, and how that neighbour sees its edge with this rank.
 struct Greeting {

@@ -77,6 +77,30 @@ TEST(AgreementTest, Shapes) {
             "tensor: float32[4]");
 }
 
+TEST(AgreementTest, Places) {
+  Verdicts verdicts;
+  add_places(verdicts.frame0, {"allocation 1 + 0 bytes"});
+  EXPECT_EQ(
+      verdicts.both(),
+      "the ranks bring different tensors: rank 0 has 1 tensor: float32[3] in allocation 1 + 0 "
+      "bytes, rank 1 has 1 tensor: float32[3]");
+  verdicts.frame1 = verdicts.frame0;
+  EXPECT_EQ(verdicts.both(), "nothing");
+  verdicts.frame1 = frame_of(3);
+  add_places(verdicts.frame1, {"allocation 1 + 64 bytes"});
+  EXPECT_NE(verdicts.both().find("float32[3] in allocation 1 + 64 bytes"), std::string::npos);
+}
+
+TEST(AgreementTest, PlacesOfManyTensors) {
+  Verdicts verdicts;
+  std::vector<std::string> places(20, "allocation 1 + 0 bytes");
+  add_places(verdicts.frame0, places);
+  places.back() = "";
+  add_places(verdicts.frame1, places);
+  EXPECT_NE(verdicts.both().find("(they differ after the part shown)"), std::string::npos);
+  EXPECT_EQ(std::string(verdicts.frame0.text).size(), Frame::kTextSize - 1);
+}
+
 TEST(AgreementTest, NumbersOfTensors) {
   Verdicts verdicts;
   verdicts.frame1.tensors = 2;
