@@ -117,7 +117,10 @@ class BluefogBackend(Backend):
         plan: Plan,
         round: int,
         async_op: bool,
+        payload_dtype: torch.dtype | None = None,
     ) -> tuple[Work | None, list[torch.Tensor]]: ...
+    @staticmethod
+    def is_narrower(payload: torch.dtype, own: torch.dtype) -> bool: ...
     def neighbor_allgather(
         self,
         input: torch.Tensor,

@@ -64,6 +64,7 @@ def neighbor_allreduce(
     dst_weights: Weights | None = None,
     step: int | None = None,
     out: torch.Tensor | Sequence[torch.Tensor] | None = None,
+    payload_dtype: torch.dtype | None = None,
     group: Any = None,
     async_op: bool = False,
 ) -> Any:
@@ -86,9 +87,24 @@ def neighbor_allreduce(
         step: which step of a dynamic topology; by default a counter that advances with each call,
             on all ranks alike.
         out: where the result goes; may be `tensor` itself, must not overlap it otherwise.
+        payload_dtype: a narrower dtype to send in, the same on all ranks: bfloat16 for float32
+            (half the bytes), float8_e4m3fn or float8_e5m2 for float32, float16 and bfloat16. Then
+            dst_weights are 1. Default: tensors go as they are.
         group: a process group of backend "bluefog"; default: the world.
         async_op: return at once with a `Work`; the result is there after `wait()`. Until then
             neither `tensor` nor `out` may be changed.
+
+    With a payload_dtype, to which Q rounds, differences are averaged:
+
+        y_i = (w_ii + sum_j w_ij) x_i - (sum_j w_ij) Q(x_i) + sum_j w_ij Q(x_j),
+
+    which is x_i + sum_j w_ij (Q(x_j) - Q(x_i)) where weights sum to 1 (the "partially quantized"
+    strategy of arXiv:0907.0748, (Q2-G) in arXiv:1902.00340). It is added up in this order, in
+    float32. So a rank's own value keeps its precision, and doubly stochastic weights keep the mean
+    over the ranks, but for the roundings of the tensor's own dtype, where w_ii x_i + sum_j w_ij
+    Q(x_j) would drift. Ranks do not come closer to each other than Q tells them apart. What is
+    beyond the largest value of float8 (448 of e4m3fn, 57344 of e5m2), infinities too, goes as that
+    value; an infinity that goes as bfloat16 makes NaN of what its own rank gets.
 
     On a GPU the call enqueues and returns, as NCCL's collectives do: the current stream has the
     result, or waits for it in `wait()`, and the host does not. Ranks that disagree on dtypes or
@@ -100,12 +116,15 @@ def neighbor_allreduce(
         `get_future().value()`, or `result()`, is the list of outputs.
 
     Raises:
-        TypeError: an integer, bool or complex tensor (convert it first), or wrong argument types.
+        TypeError: an integer, bool or complex tensor (convert it first), one that cannot go as
+            payload_dtype, or wrong argument types.
         ValueError: sparse or meta tensors, a device that is not served, ranks out of range, twice
-            or this one, NaN weights, no topology.
+            or this one, NaN weights, no topology, dst_weights other than 1 with a payload_dtype.
         MismatchError, NeighborTimeoutError, PeerLostError, AbortedError: see `bluefog_pg.errors`.
     """
     backend, state = member(group)
+    if payload_dtype is not None and not isinstance(payload_dtype, torch.dtype):
+        raise TypeError(f"payload_dtype must be a torch.dtype or None, got {payload_dtype!r}")
     if self_weight is None and src_weights is None and dst_weights is None:
         plan, at = state.plan(step)
     else:
@@ -113,7 +132,7 @@ def neighbor_allreduce(
     if state.compares_plans:
         compare_plans(backend, plan)
     outputs = None if out is None else _as_list(out)
-    call = backend.neighbor_allreduce, _as_list(tensor), outputs, plan, at, async_op
+    call = backend.neighbor_allreduce, _as_list(tensor), outputs, plan, at, async_op, payload_dtype
     work, results = state.run(backend, step is None and at >= 0, *call)
     if async_op:
         return work

@@ -23,6 +23,10 @@ GATHERED = [
     torch.float64,
     torch.complex64,
 ]
+NARROWED = [
+    (torch.float32, torch.bfloat16),
+    *((own, payload) for own in FLOATS[:3] for payload in (torch.float8_e4m3fn, torch.float8_e5m2)),
+]
 LARGE = (1 << 20) + 3
 STEPS = 3  # of a topology that changes
 
@@ -86,6 +90,7 @@ class Operations:
             yield f"neighbor_allreduce, {name}", lambda topology=topology: self._average(topology)
         yield "neighbor_allreduce, weights of a call", self._weights_of_a_call
         yield "neighbor_allreduce, in place, out, strides", self._places
+        yield "neighbor_allreduce, narrower payloads", self._narrow
         yield "neighbor_allreduce, many at once", self._many
         yield "neighbor_allgather", self._gather
         yield "neighbor_allreduce among collectives", self._among_collectives
@@ -151,6 +156,33 @@ class Operations:
             for result in (x, out, of_strided, unaligned[1:].view(30, 50)):
                 wrong += count_wrong(result, expected)
             wrong += int(unaligned[0] != 77)
+        return wrong
+
+    def _narrow(self) -> int:
+        """Rounded values are sent, and their differences averaged; also in memory of bf.empty."""
+        graph = bf.exponential(self._size)
+        bf.set_topology(graph, group=self._group)
+        (_, own), *sources = self._terms(graph)
+        received, wrong = sum(weight for _, weight in sources), 0
+        shared = bf.empty(2501, dtype=torch.float32, device=self._device.torch, group=self._group)
+        for dtype, payload in NARROWED:
+            mine = values((2501,), dtype, 8, self._rank)
+            terms = [(own + received, mine), (-received, mine.to(payload))]
+            terms += [(w, values((2501,), dtype, 8, j).to(payload)) for j, w in sources]
+            places = [mine.to(self._device.torch, copy=True)]
+            if dtype is torch.float32:
+                places.append(shared.copy_(mine))
+            for x in places:
+                work = bf.neighbor_allreduce(
+                    x, payload_dtype=payload, group=self._group, async_op=True
+                )
+                work.wait()
+                wrong += count_wrong(work.result()[0], terms)
+                bf.neighbor_allreduce(x, out=x, payload_dtype=payload, group=self._group)
+                wrong += count_wrong(x, terms)
+            far = torch.full((9,), 1e9, device=self._device.torch).to(dtype)  # float8's largest
+            bf.neighbor_allreduce(far, out=far, payload_dtype=payload, group=self._group)
+            wrong += int(far.isnan().sum())
         return wrong
 
     def _many(self) -> int:

@@ -51,6 +51,9 @@ class Algorithm:
     needs_learning_rates: ClassVar[bool] = False
     """Whether it reads `Block.learning_rates`."""
 
+    keeps_dtype: ClassVar[str | None] = None
+    """Why what it exchanges cannot go in a narrower dtype (`payload_dtype`); None: it can."""
+
     lazy: ClassVar[bool] = False
     """Whether `combine` may come as late as the first use of a block, after `before_forward`.
 

@@ -25,6 +25,7 @@ class GASLoC(OuterSteps):
 
     kept = ("x0", "v")
     messages, allreduces = 1, 0
+    keeps_dtype = None
     over = buffers_over = "W"
 
     def __init__(self, every: int = 100, momentum: float = 0.9, outer_lr: float = 0.7) -> None:

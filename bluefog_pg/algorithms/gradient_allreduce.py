@@ -20,6 +20,7 @@ class GradientAllreduce(Algorithm):
     """
 
     messages, allreduces = 0, 1
+    keeps_dtype = "it averages over all ranks, by allreduce"
     buffers_over = ALL
 
     def gradients_ready(self, block: Block) -> None:

@@ -19,6 +19,7 @@ class LocalSteps(Algorithm):
 
     lazy = True
     messages, allreduces = 0, 1
+    keeps_dtype = "it averages over all ranks, by allreduce"
     over = buffers_over = ALL
 
     def __init__(self, every: int) -> None:

@@ -27,6 +27,7 @@ class NoLoCo(OuterSteps):
     kept = ("x0", "m")
     default_topology = "random_matching"
     messages, allreduces = 1, 0
+    keeps_dtype = None
     over = buffers_over = "W"
 
     def __init__(self, every: int = 50, momentum: float = 0.5, outer_lr: float = 0.7) -> None:

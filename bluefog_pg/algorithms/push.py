@@ -13,6 +13,9 @@ class _Push(Algorithm):
     """Parameters are z = x / w between steps, and x inside of optimizer.step()."""
 
     needs_optimizer = True
+    keeps_dtype = (
+        "rounding would change the sum over the ranks, which column-stochastic weights keep"
+    )
     buffers_over = "R"
 
     def graphs(self, topology: Topology) -> dict[str, Topology]:

@@ -19,6 +19,10 @@ class PushPull(SemiATCTracking):
     Theory is for SGD; another optimizer gets y as its gradient.
     """
 
+    keeps_dtype = (
+        "rounding would change the sum over the ranks, which column-stochastic weights keep"
+    )
+
     def graphs(self, topology: Topology) -> dict[str, Topology]:
         return {"W": topology, "C": column_stochastic(topology)}
 

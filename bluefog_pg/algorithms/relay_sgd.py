@@ -23,6 +23,7 @@ class RelaySGD(Algorithm):
     """
 
     memory = "2 per neighbour"
+    keeps_dtype = "its messages are handed on, not averaged, and roundings would add up on the way"
     default_topology = "balanced_tree"
     buffers_over = "R"
 

@@ -31,7 +31,7 @@ class BufferBlock:
     def start(self, over: str) -> None:
         """Posts the exchange and returns at once."""
         self._sent.fill(self._buffers)
-        self._work = self._network.start([self._sent.flat], [self._averages.flat], over)
+        self._work = self._network.start_in_full([self._sent.flat], [self._averages.flat], over)
         self._started = True
 
     def wait(self) -> None:

@@ -35,6 +35,7 @@ class Network:
         graphs_of: Callable[[Topology], Mapping[str, Topology]],
         backend: Any,
         round_of: Callable[[int], int] = lambda step: step,
+        payload_dtype: torch.dtype | None = None,
     ) -> None:
         """Collective: all ranks bring equal topologies, or all raise (see `Neighborhood`).
 
@@ -42,8 +43,10 @@ class Network:
             topology: what all ranks agree on.
             graphs_of: returns, for it, the graphs by name; it is equal on all ranks too.
             round_of: which round of a schedule a step averages over.
+            payload_dtype: in which `start` sends over graphs what is of a wider dtype.
         """
         self.backend = backend
+        self.payload_dtype = payload_dtype
         self._round_of = round_of
         self.step = 0
         self.traffic = Traffic()
@@ -86,17 +89,43 @@ class Network:
         """Posts one exchange; its result goes to `arrivals`. Returns its Work.
 
         Over `ALL`, a value may be its own arrival. steps_ago: of a schedule it is the round of an
-        earlier step.
+        earlier step. Over a graph, values of one dtype that is wider than the network's
+        `payload_dtype` are rounded to that.
         """
+        payload = None if over == ALL else self._payload_of(values)
+        return self._post(values, arrivals, over, steps_ago, payload)
+
+    def start_in_full(
+        self, values: list[torch.Tensor], arrivals: list[torch.Tensor], over: str
+    ) -> Any:
+        """As `start`, whatever the `payload_dtype`."""
+        return self._post(values, arrivals, over, 0, None)
+
+    def _post(
+        self,
+        values: list[torch.Tensor],
+        arrivals: list[torch.Tensor],
+        over: str,
+        steps_ago: int,
+        payload: torch.dtype | None,
+    ) -> Any:
         if over == ALL:
             work, copies = Mean(values, arrivals, self.backend), 2 * (self.size - 1) / self.size
         else:
             plan, at = self._graphs[over].plan(self._round_of(self.step - steps_ago))
-            work, _ = self.backend.neighbor_allreduce(values, arrivals, plan, at, True)
+            work, _ = self.backend.neighbor_allreduce(values, arrivals, plan, at, True, payload)
             copies = len(plan.destinations)
+        sent = sum(value.numel() * (payload or value.dtype).itemsize for value in values)
         self.traffic.exchanges += 1
-        self.traffic.bytes_sent += int(sum(v.nbytes for v in values) * copies)
+        self.traffic.bytes_sent += int(sent * copies)
         return work
+
+    def _payload_of(self, values: list[torch.Tensor]) -> torch.dtype | None:
+        payload = self.payload_dtype
+        if payload is None:
+            return None
+        narrows = all(self.backend.is_narrower(payload, value.dtype) for value in values)
+        return payload if narrows else None
 
     def wait(self, work: Any) -> None:
         """Waits for a Work, and counts the time."""

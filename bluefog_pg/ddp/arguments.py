@@ -1,11 +1,14 @@
 """Arguments of DistributedDataParallel, those that cannot be honoured for the most part."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.utils import _to_kwargs
+
+from bluefog_pg.algorithms.algorithm import Algorithm
 
 # Keywords of DDP that have no meaning here; given with another value than the default they raise.
 _REFUSED = {
@@ -13,7 +16,7 @@ _REFUSED = {
     "check_reduction": (False, "it does nothing in DDP either"),
     "delay_all_reduce_named_params": (None, "gradients are not reduced"),
     "param_to_hook_all_reduce": (None, "gradients are not reduced"),
-    "mixed_precision": (None, "use torch.autocast"),
+    "mixed_precision": (None, "use torch.autocast, and payload_dtype for what is sent"),
     "device_mesh": (None, "pass process_group=mesh.get_group(...) of a 1-D mesh"),
     "skip_all_reduce_unused_params": (False, "gradients are not reduced"),
 }
@@ -29,6 +32,31 @@ def refuse(keywords: dict[str, Any]) -> None:
             raise ValueError(
                 f"DecentralizedDataParallel cannot honour DDP's {name}={value!r}: {why}"
             )
+
+
+def check_payload(
+    payload_dtype: torch.dtype | None,
+    algorithm: Algorithm,
+    module: nn.Module,
+    is_narrower: Callable[[torch.dtype, torch.dtype], bool],
+) -> None:
+    """Raises ValueError where the algorithm cannot have it, TypeError where it narrows nothing."""
+    if payload_dtype is None:
+        return
+    if not isinstance(payload_dtype, torch.dtype):
+        raise TypeError(f"payload_dtype must be a torch.dtype or None, got {payload_dtype!r}")
+    if algorithm.keeps_dtype:
+        raise ValueError(
+            f"algorithm={algorithm.name!r} cannot have payload_dtype={payload_dtype}: "
+            f"{algorithm.keeps_dtype}; leave payload_dtype out, or take another algorithm"
+        )
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    if dtypes and not any(is_narrower(payload_dtype, dtype) for dtype in dtypes):
+        raise TypeError(
+            f"payload_dtype={payload_dtype}: parameters are {', '.join(sorted(map(str, dtypes)))}; "
+            "float32 goes as bfloat16, and float32, float16 and bfloat16 go as float8_e4m3fn or "
+            "float8_e5m2"
+        )
 
 
 def first_given(*values: bool | None, default: bool) -> bool:

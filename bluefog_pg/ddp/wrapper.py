@@ -14,7 +14,7 @@ from bluefog_pg.blocks.buffers import BufferBlock
 from bluefog_pg.blocks.flat import split_into_buckets
 from bluefog_pg.blocks.network import Network
 from bluefog_pg.ddp import module_sync, statistics
-from bluefog_pg.ddp.arguments import device_of, first_given, moved, refuse
+from bluefog_pg.ddp.arguments import check_payload, device_of, first_given, moved, refuse
 from bluefog_pg.ddp.backward import BackwardWatch
 from bluefog_pg.ddp.backward_step import BackwardStep
 from bluefog_pg.ddp.cycle import Cycle
@@ -58,6 +58,12 @@ class DecentralizedDataParallel(nn.Module, Joining):
         lazy_combine: let averages that are still under way at the start of a forward pass arrive
             during it, each before the first module that uses it. For algorithms whose exchange
             follows the step ("atc"), and models of more than one block.
+        payload_dtype: a narrower dtype in which parameters, and what else the algorithm averages
+            over a graph, go to the neighbours: bfloat16 for float32 (half the bytes), float8_e4m3fn
+            or float8_e5m2 for float32, float16 and bfloat16; the same on all ranks. The mean over
+            the ranks is kept as without, but ranks stay about as far apart as it rounds: see
+            `bluefog_pg.neighbor_allreduce`. Parameters that are not wider, buffers, and averages
+            over all ranks go as they are. Default: everything does.
         bucket_cap_mb: most MiB that go as one exchange; default 25.
         device_ids: None, or a list of the module's own device. On a GPU inputs are moved to it
             then, as DDP does.
@@ -67,11 +73,13 @@ class DecentralizedDataParallel(nn.Module, Joining):
             lazy_bucket_allocation.
 
     Raises:
-        TypeError: a keyword that DDP does not have either, or a parameter of another dtype.
+        TypeError: a keyword that DDP does not have either, a parameter of another dtype, or a
+            payload_dtype in which no parameter can go.
         ValueError: a keyword of DDP that cannot be honoured, named; no trainable parameters; a
             module on several devices; an asynchronous algorithm for one on a GPU; an unknown
             algorithm; a topology that does not fit the group, or has not what the algorithm needs
-            of its weights.
+            of its weights; a payload_dtype with an algorithm that cannot have one: those that use
+            windows, allreduce alone, or column-stochastic weights, and "relay_sgd".
         MismatchError: ranks have different models or topologies.
     """
 
@@ -95,6 +103,7 @@ class DecentralizedDataParallel(nn.Module, Joining):
         algorithm: str | type[Algorithm] | Algorithm = "awc",
         topology: TopologyLike | None = None,
         lazy_combine: bool = False,
+        payload_dtype: torch.dtype | None = None,
         **other_keywords_of_ddp: Any,
     ) -> None:
         super().__init__()
@@ -113,7 +122,8 @@ class DecentralizedDataParallel(nn.Module, Joining):
             )
         self._cap_bytes = int((25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
         self._backend = backend_of(process_group)
-        self._cycle = Cycle(self.algorithm, self._make_network(topology))
+        check_payload(payload_dtype, self.algorithm, module, self._backend.is_narrower)
+        self._cycle = Cycle(self.algorithm, self._make_network(topology, payload_dtype))
         self._state = TrainingState(self.algorithm, self._cycle.network)
         self._sync = True
         self._backward = BackwardWatch(self._cycle.backward_ended, self._gradient_arrived)
@@ -303,11 +313,12 @@ class DecentralizedDataParallel(nn.Module, Joining):
 
     # ---- Parameters and graphs
 
-    def _make_network(self, topology: Any) -> Network:
+    def _make_network(self, topology: Any, payload_dtype: torch.dtype | None) -> Network:
         if topology is None:
             of_group = GroupState.of(self._backend).neighborhood
             topology = of_group or self.algorithm.default_topology
-        return Network(topology, self._safe_graphs, self._backend, self.algorithm.round)
+        round_of = self.algorithm.round
+        return Network(topology, self._safe_graphs, self._backend, round_of, payload_dtype)
 
     def _safe_graphs(self, topology: Topology) -> Mapping[str, Topology]:
         graphs = self.algorithm.graphs(topology)

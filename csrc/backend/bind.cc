@@ -8,6 +8,7 @@
 #include "backend/gil.h"
 #include "backend/work.h"
 #include "base/error.h"
+#include "device/combine_aten.h"
 
 namespace py = pybind11;
 
@@ -145,12 +146,15 @@ void bind_backend(py::module_& module, const py::object& base) {
       .def(
           "neighbor_allreduce",
           [](BluefogBackend& self, Tensors inputs, std::optional<Tensors> outputs,
-             std::shared_ptr<const Plan> plan, int64_t round, bool async_op) {
+             std::shared_ptr<const Plan> plan, int64_t round, bool async_op,
+             std::optional<at::ScalarType> payload_dtype) {
             return to_pair(self.neighborAllreduce(std::move(inputs), std::move(outputs),
-                                                  std::move(plan), round, async_op));
+                                                  std::move(plan),
+                                                  {round, async_op, payload_dtype}));
           },
           py::arg("inputs"), py::arg("outputs"), py::arg("plan"), py::arg("round"),
-          py::arg("async_op"), no_gil)
+          py::arg("async_op"), py::arg("payload_dtype") = py::none(), no_gil)
+      .def_static("is_narrower", &device::is_narrower, py::arg("payload"), py::arg("own"))
       .def(
           "neighbor_allgather",
           [](BluefogBackend& self, const at::Tensor& input, std::optional<at::Tensor> out,

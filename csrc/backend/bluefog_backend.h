@@ -71,11 +71,16 @@ class BluefogBackend : public c10d::Backend {
     Tensors outputs;
   };
 
+  struct AverageOptions {
+    int64_t round;  // the step of the topology, or -1
+    bool async;
+    std::optional<at::ScalarType> payload;  // what is sent is rounded to it (payload_dtype.h)
+  };
+
   /// outputs[t] = self_weight * inputs[t] + sum over sources of weight * their inputs[t], all
-  /// tensors in one exchange. Without outputs they are made. `round` is the step of the topology,
-  /// or -1.
+  /// tensors in one exchange. Without outputs they are made.
   Started neighborAllreduce(Tensors inputs, std::optional<Tensors> outputs,
-                            std::shared_ptr<const Plan> plan, int64_t round, bool async);
+                            std::shared_ptr<const Plan> plan, AverageOptions options);
 
   /// The sources' tensors, concatenated along dimension 0 in the order of the plan; first
   /// dimensions may differ. Without `out` their place comes into being with their arrival.

@@ -26,9 +26,17 @@ struct BluefogBackend::Call {
 
 /// The tensors of one averaging, kept alive until its Work is complete.
 struct BluefogBackend::Averaging {
-  Tensors inputs;   // packed
-  Tensors outputs;  // the user's
-  Tensors results;  // packed: an output itself, or a stand-in for one with other strides
+  Tensors inputs;       // packed
+  Tensors sent;         // what goes to neighbours: the inputs, or these rounded to a narrower dtype
+  Tensors outputs;      // the user's
+  Tensors results;      // packed: an output itself, or a stand-in for one with other strides
+  bool narrow = false;  // what is sent is rounded
+
+  /// Memory for what each source of the plan sends, by source and there by tensor.
+  std::vector<Tensors> make_arrivals(const Plan& plan) const;
+
+  /// Makes the results of the inputs and of what has arrived.
+  void combine(const Plan& plan, const std::vector<Tensors>& arrivals) const;
 
   /// Autograd learns of the writing, as it does for any in-place operation. Modes belong to the
   /// caller's thread; this may be another one.

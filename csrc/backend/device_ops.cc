@@ -4,7 +4,6 @@
 // operations, ranks that disagree on dtype or shape are not found out, except under
 // TORCH_DISTRIBUTED_DEBUG=DETAIL.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <torch/csrc/distributed/c10d/debug.h>
 
@@ -88,7 +87,8 @@ BluefogBackend::Started BluefogBackend::average_on_device(std::shared_ptr<Averag
   device::Operation operation{"neighbor_allreduce", kTitleAllreduce,    device,
                               averaging->inputs,    averaging->outputs, task.plan};
   operation.scratch = averaging->results;
-  if (peers_ && peers_->serves(averaging->inputs, task.frame.round >= 0)) {
+  // A narrower payload is made at each call, in memory that nobody else reaches.
+  if (peers_ && !averaging->narrow && peers_->serves(averaging->inputs, task.frame.round >= 0)) {
     operation.read_in_place = true;
     operation.finish = [this, averaging, plan = task.plan] {
       peers_->exchange(
@@ -98,15 +98,10 @@ BluefogBackend::Started BluefogBackend::average_on_device(std::shared_ptr<Averag
     };
     return start_on_device(std::move(operation), std::move(task), async);
   }
-  operation.sent = averaging->inputs;
-  Tensors all;
-  for (std::size_t j = 0; j < task.plan->sources().size(); ++j) {
-    Tensors& arrivals = operation.arrivals.emplace_back();
-    for (const at::Tensor& input : averaging->inputs) arrivals.push_back(at::empty_like(input));
-    all.insert(all.end(), arrivals.begin(), arrivals.end());
-  }
-  operation.finish = [averaging, weights = device::weights_of(*task.plan), all] {
-    device::combine_terms(averaging->results, averaging->inputs, all, weights);
+  operation.sent = averaging->sent;
+  operation.arrivals = averaging->make_arrivals(*task.plan);
+  operation.finish = [averaging, plan = task.plan, arrivals = operation.arrivals] {
+    averaging->combine(*plan, arrivals);
     averaging->deliver();
   };
   return start_on_device(std::move(operation), std::move(task), async);

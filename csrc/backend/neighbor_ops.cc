@@ -2,22 +2,44 @@
 #include <ATen/record_function.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <utility>
 
 #include "backend/bluefog_backend.h"
 #include "backend/call.h"
 #include "backend/neighbor_checks.h"
+#include "backend/payload_dtype.h"
 #include "backend/schema.h"
 #include "backend/work.h"
 #include "base/error.h"
+#include "device/combine.h"
 
 namespace bluefog {
+namespace {
+
+// For streams that are made up like this rank's own.
+std::unique_ptr<Sink> sink_into(const std::vector<Tensors>& arrivals, const Payload& own) {
+  std::vector<std::vector<PlaceSink::Place>> places;
+  for (const Tensors& of_source : arrivals) {
+    std::vector<PlaceSink::Place>& to = places.emplace_back();
+    for (std::size_t t = 0; t < of_source.size(); ++t) {
+      const auto& [data, nbytes, offset] = own.segments()[t];
+      to.push_back({offset, nbytes, mutable_bytes_of(of_source[t])});
+    }
+  }
+  return std::make_unique<PlaceSink>(std::move(places));
+}
+
+}  // namespace
 
 BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
                                                           std::optional<Tensors> given,
                                                           std::shared_ptr<const Plan> plan,
-                                                          int64_t round, bool async) {
+                                                          AverageOptions options) {
+  const auto& [round, async, payload] = options;
+  check_plan(plan.get());
+  if (payload) check_unscaled(*plan);
   TORCH_CHECK_VALUE(!given || given->size() == inputs.size(), "neighbor_allreduce got ",
                     inputs.size(), " tensors and ", given->size(), " outputs");
   Tensors outputs = given.value_or(Tensors());
@@ -38,27 +60,59 @@ BluefogBackend::Started BluefogBackend::neighborAllreduce(Tensors inputs,
     const at::Tensor input = averaging->inputs.emplace_back(packed(inputs[t]));
     const at::Tensor result = averaging->results.emplace_back(
         is_packed(outputs[t]) ? outputs[t] : at::empty(input.sizes(), input.options()));
-    task.payload.add(input.const_data_ptr(), input.nbytes());
+    if (payload) check_payload(input, *payload, t);
+    const at::Tensor sent =
+        averaging->sent.emplace_back(payload ? rounded(input, *payload) : input);
+    task.payload.add(sent.const_data_ptr(), sent.nbytes());
     parts.push_back({task.payload.segments().back().offset, input.nbytes(), *dtype, bytes_of(input),
                      mutable_bytes_of(result)});
   }
   check_aliases(parts);
-  task.payload.steady =
-      std::none_of(parts.begin(), parts.end(), [](auto& part) { return part.x == part.y; });
-  task.frame = make_frame(Operation::kNeighborAllreduce, averaging->inputs, round);
+  averaging->narrow = payload.has_value();
+  task.payload.steady = payload || std::none_of(parts.begin(), parts.end(),
+                                                [](auto& part) { return part.x == part.y; });
+  task.frame = make_frame(Operation::kNeighborAllreduce, averaging->inputs, round, payload);
   task.plan = std::move(plan);
   averaging->outputs = std::move(outputs);
   if (!inputs.empty() && inputs[0].is_cuda()) {
     return average_on_device(std::move(averaging), std::move(task), async);
   }
-  task.sink = std::make_unique<CombineSink>(std::move(parts));
+  std::function<void()> deliver = [averaging] { averaging->deliver(); };
+  if (payload) {
+    auto arrivals = averaging->make_arrivals(*task.plan);
+    task.sink = sink_into(arrivals, task.payload);
+    deliver = [averaging, arrivals = std::move(arrivals), plan = task.plan] {
+      averaging->combine(*plan, arrivals);
+      averaging->deliver();
+    };
+  } else {
+    task.sink = std::make_unique<CombineSink>(std::move(parts));
+  }
   return start({std::move(task),
                 c10d::OpType::UNKNOWN,
                 kTitleAllreduce,
                 averaging->inputs,
                 {averaging, &averaging->outputs},
-                [averaging] { averaging->deliver(); }},
+                std::move(deliver)},
                async);
+}
+
+std::vector<Tensors> BluefogBackend::Averaging::make_arrivals(const Plan& plan) const {
+  std::vector<Tensors> arrivals(plan.sources().size());
+  for (Tensors& of_source : arrivals) {
+    for (const at::Tensor& tensor : sent) of_source.push_back(at::empty_like(tensor));
+  }
+  return arrivals;
+}
+
+void BluefogBackend::Averaging::combine(const Plan& plan,
+                                        const std::vector<Tensors>& arrivals) const {
+  Tensors terms = narrow ? sent : Tensors();
+  for (const Tensors& of_source : arrivals) {
+    terms.insert(terms.end(), of_source.begin(), of_source.end());
+  }
+  device::combine_terms(results, inputs, terms,
+                        narrow ? difference_weights_of(plan) : device::weights_of(plan));
 }
 
 BluefogBackend::Started BluefogBackend::neighborAllgather(const at::Tensor& tensor,

@@ -23,13 +23,14 @@ class Digest {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
-// "float32[3, 4]"; part of every operation, so without a stream.
-std::string describe(const at::Tensor& tensor) {
+// "float32[3, 4]", "float32[3, 4] as bfloat16"; part of every operation, so without a stream.
+std::string describe(const at::Tensor& tensor, std::optional<at::ScalarType> payload) {
   std::string text = dtype_name(tensor.scalar_type()) + "[";
   for (int64_t d = 0; d < tensor.dim(); ++d) {
     text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
   }
-  return text + "]";
+  text += "]";
+  return payload ? text + " as " + dtype_name(*payload) : text;
 }
 
 }  // namespace
@@ -65,13 +66,15 @@ std::string dtype_name(at::ScalarType type) {
   return name;
 }
 
-Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round) {
+Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round,
+                 std::optional<at::ScalarType> payload) {
   const bool gather = operation == Operation::kNeighborAllgather;
   Frame frame;
   frame.operation = operation;
   frame.tensors = static_cast<uint32_t>(tensors.size());
   frame.round = round;
   Digest digest;
+  if (payload) digest.add(static_cast<int64_t>(*payload));
   std::string text;
   for (const at::Tensor& tensor : tensors) {
     digest.add(static_cast<int64_t>(tensor.scalar_type()));
@@ -80,7 +83,7 @@ Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, in
       digest.add(tensor.size(d));
     }
     if (text.size() < Frame::kTextSize) {
-      text += (text.empty() ? "" : ", ") + describe(tensor);
+      text += (text.empty() ? "" : ", ") + describe(tensor, payload);
     }
   }
   if (text.size() >= Frame::kTextSize) {

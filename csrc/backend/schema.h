@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <vector>
 
 #include "transport/frame.h"
@@ -10,8 +11,10 @@
 namespace bluefog {
 
 /// A frame for exchanging `tensors` as one. An allgather leaves the first dimension out of the
-/// digest and states it as `rows`; a 0-d tensor counts as one row.
-Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round);
+/// digest and states it as `rows`; a 0-d tensor counts as one row. `payload`: a narrower type in
+/// which they are sent.
+Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round,
+                 std::optional<at::ScalarType> payload = {});
 
 /// A frame for a collective on `numel` elements, whatever their shape. `how` is a few words that
 /// are the same on all ranks, such as the way of reducing.

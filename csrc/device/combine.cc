@@ -5,6 +5,19 @@
 #include "device/combine_op.h"
 
 namespace bluefog::device {
+namespace {
+
+// An arrival that comes first has to be of the outputs' type.
+std::vector<at::Tensor> widened(std::span<const at::Tensor> tensors,
+                                const std::vector<at::Tensor>& outputs) {
+  std::vector<at::Tensor> wide;
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    wide.push_back(tensors[t].to(outputs[t].scalar_type()));
+  }
+  return wide;
+}
+
+}  // namespace
 
 std::vector<double> weights_of(const Plan& plan) {
   std::vector<double> weights{plan.self_weight()};
@@ -21,8 +34,11 @@ void combine_terms(const std::vector<at::Tensor>& outputs, const std::vector<at:
     const auto tensors =
         term == 0 ? std::span(inputs)
                   : std::span(arrivals).subspan((term - 1) * outputs.size(), outputs.size());
-    std::vector<at::Tensor>& to = counting.empty() ? first : others;
-    to.insert(to.end(), tensors.begin(), tensors.end());
+    if (counting.empty()) {
+      first = term == 0 ? inputs : widened(tensors, outputs);
+    } else {
+      others.insert(others.end(), tensors.begin(), tensors.end());
+    }
     counting.push_back(weights[term]);
   }
   if (counting.empty()) {

@@ -13,13 +13,6 @@ bool is_own_type(at::ScalarType type) {
   return type == at::kHalf || type == at::kBFloat16 || type == at::kFloat || type == at::kDouble;
 }
 
-bool is_payload_type(at::ScalarType own, at::ScalarType payload) {
-  if (payload == own) return true;
-  if (payload == at::kBFloat16) return own == at::kFloat;
-  return own != at::kDouble &&
-         (payload == at::ScalarType::Float8_e4m3fn || payload == at::ScalarType::Float8_e5m2);
-}
-
 void check_place(const at::Tensor& tensor, const at::Tensor& output, const char* list,
                  std::size_t index) {
   TORCH_CHECK_VALUE(tensor.defined(), "combine: ", list, "[", index, "] is undefined");
@@ -41,6 +34,13 @@ at::Tensor widened(const at::Tensor& tensor) {
 }
 
 }  // namespace
+
+bool is_narrower(at::ScalarType payload, at::ScalarType own) {
+  if (payload == at::kBFloat16) return own == at::kFloat;
+  const bool is_float8 =
+      payload == at::ScalarType::Float8_e4m3fn || payload == at::ScalarType::Float8_e5m2;
+  return is_float8 && is_own_type(own) && own != at::kDouble;
+}
 
 void check_combine(at::TensorList outputs, at::TensorList inputs, at::TensorList arrivals,
                    at::ArrayRef<double> weights) {
@@ -67,8 +67,10 @@ void check_combine(at::TensorList outputs, at::TensorList inputs, at::TensorList
     for (std::size_t i = t; i < arrivals.size(); i += tensors) {
       check_place(arrivals[i], outputs[0], "arrivals", i);
       const auto payload = arrivals[i].scalar_type();
-      TORCH_CHECK_TYPE(is_payload_type(output.scalar_type(), payload), "combine: arrivals[", i,
-                       "] is ", payload, ", which is not added to ", output.scalar_type());
+      TORCH_CHECK_TYPE(
+          payload == output.scalar_type() || is_narrower(payload, output.scalar_type()),
+          "combine: arrivals[", i, "] is ", payload, ", which is not added to ",
+          output.scalar_type());
       TORCH_CHECK_TYPE(payload == arrivals[t].scalar_type(), "combine: arrivals[", i, "] is ",
                        payload, ", but the one before for the same tensor is ",
                        arrivals[t].scalar_type());

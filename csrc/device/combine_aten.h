@@ -6,6 +6,9 @@
 
 namespace bluefog::device {
 
+/// Whether what goes as `payload` can be added to tensors of the wider type `own`.
+bool is_narrower(at::ScalarType payload, at::ScalarType own);
+
 /// Throws c10::ValueError or c10::TypeError, naming the tensor, where the arguments are not as
 /// combine_op.h says. Does not look for overlaps.
 void check_combine(at::TensorList outputs, at::TensorList inputs, at::TensorList arrivals,

@@ -29,6 +29,7 @@ class Windowed(Algorithm):
     """
 
     asynchronous = True
+    keeps_dtype = "its values go through windows"
     memory = "4 d"
     default_topology = "exponential"
     readable: ClassVar[bool] = False
