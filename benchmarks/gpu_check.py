@@ -84,6 +84,7 @@ def _parts(args: argparse.Namespace) -> list[Part]:
             *("symmetric", 80, "--seconds", "35"),
             *(["--ranks", "2", "--megabytes", "1"] if args.quick else []),
         ),
+        module("windows", 60, *(["--ranks", "2"] if args.quick else []), "--seconds", "25"),
         _sanitizer(args, environment),
     ]
     if args.cpp:

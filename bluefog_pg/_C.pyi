@@ -109,6 +109,8 @@ class BluefogBackend(Backend):
         load_nccl: Callable[[], CudaLibrary],
         make_edges: Callable[[], Backend],
         make_child: Callable[[Store, int, int, BluefogOptions], Backend],
+        pin: Callable[[int, int], None],
+        unpin: Callable[[int], None],
     ) -> None: ...
     def neighbor_allreduce(
         self,
@@ -215,5 +217,7 @@ class TensorWindow:
     def nbytes(self) -> int: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def memory(self) -> str: ...
     @property
     def tensor(self) -> torch.Tensor: ...

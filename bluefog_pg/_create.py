@@ -65,6 +65,8 @@ def make_backend(store: Store, rank: int, size: int, options: Any) -> Any:
         load_nccl=_load_nccl,
         make_edges=lambda: gloo("edges/"),
         make_child=make_backend,
+        pin=_pin,
+        unpin=_unpin,
     )
 
 
@@ -104,6 +106,17 @@ def _load_nccl() -> Any:
             "build has not (`bluefog-pg doctor` says why); leave the option out"
         )
     return module.load_nccl()
+
+
+def _pin(address: int, nbytes: int) -> None:
+    """Lets all GPUs of this process read and write memory of the host."""
+    portable_and_mapped = 1 | 2
+    library = torch.cuda.cudart()
+    torch.cuda.check_error(library.cudaHostRegister(address, nbytes, portable_and_mapped))
+
+
+def _unpin(address: int) -> None:
+    torch.cuda.cudart().cudaHostUnregister(address)
 
 
 def _make_nccl(store: Store, rank: int, size: int, options: Any) -> Backend:

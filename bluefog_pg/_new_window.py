@@ -25,6 +25,7 @@ def agree_on_window(
         "name": str(name),
         "dtype": str(getattr(tensor, "dtype", None)),
         "shape": list(getattr(tensor, "shape", [])),
+        "device": str(getattr(tensor, "device", None)).partition(":")[0],
         "zero_init": bool(zero_init),
         "readable": bool(readable),
         "topology": "an own one" if own_topology else "the group's",

@@ -37,8 +37,10 @@ class Window:
     windows on a group's topology, that cannot be set.
 
     Args:
-        tensor: this rank's value, which `update` changes in place: contiguous, on the CPU, of dtype
-            float16, bfloat16, float32, float64, int32 or int64 (then weights are whole numbers).
+        tensor: this rank's value, which `update` changes in place: contiguous, on the CPU or a GPU,
+            of dtype float16, bfloat16, float32, float64, int32 or int64 (then weights are whole
+            numbers). On a GPU a call reads what the current stream has been given before, and
+            returns when the GPU has done it; it cannot be captured in a CUDA graph.
         name: of the window in its group.
         zero_init: whether mailboxes hold zeros at first; by default they hold this rank's tensor.
         topology: as for `set_topology`; default: the group's. Of a `Schedule` all edges of a
@@ -247,6 +249,17 @@ class Window:
     def is_lost(self, rank: int) -> bool:
         """Whether a neighbour has ended, or freed the window."""
         return bool(self._window.is_lost(rank))
+
+    @property
+    def memory(self) -> str:
+        """Where mailboxes are: "host memory" for tensors on the CPU.
+
+        On a GPU "symmetric memory", of GPUs that reach each other's, if all ranks of the group are
+        on one host and have such; else "own memory, with NCCL between GPUs" if the group has its
+        own communicator and NCCL is 2.29 or newer; else "pinned memory" of the host, which GPUs
+        read and write.
+        """
+        return str(self._window.memory)
 
     @property
     def nbytes(self) -> int:

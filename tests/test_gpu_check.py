@@ -23,6 +23,7 @@ PARTS = [
     "enqueue",
     "training",
     "symmetric",
+    "windows",
 ]
 GOOD = ["print('noise'); from gpu.rows import *; emit(checked('sums', 0))"]
 WRONG = [
@@ -243,6 +244,11 @@ def test_measures_on_the_cpu():
     assert len(check("gpu.enqueue", "--megabytes", "1", "--seconds", "200")) == 8
     rows = check("gpu.symmetric", "--ranks", "2", "--megabytes", "1", "--seconds", "200")
     assert "ring, 2 ranks, in shared memory" in rows
+
+
+def test_windows_on_the_cpu():
+    rows = check("gpu.windows", "--ranks", "2", "--seconds", "200")
+    assert len(rows) == 4 * 5 + 2 and rows["windows' memory"]["memory"] == "host memory"
 
 
 def test_all_of_it(tmp_path):

@@ -50,7 +50,7 @@ def making(rank, nproc, transport):
     wrong = {
         torch.zeros(3, 4).t(): (ValueError, "[4, 3] with strides [1, 4]; pass tensor.contiguous()"),
         torch.zeros(3, dtype=torch.bool): (TypeError, "cannot hold bool; it can hold float16"),
-        torch.zeros(3, device="meta"): (ValueError, "dense tensor on the CPU, got"),
+        torch.zeros(3, device="meta"): (ValueError, "dense tensor on the CPU or a GPU, got"),
     }
     for tensor, (kind, text) in wrong.items():
         given = tensor if rank == 1 else x

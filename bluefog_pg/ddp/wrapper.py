@@ -76,10 +76,10 @@ class DecentralizedDataParallel(nn.Module, Joining):
         TypeError: a keyword that DDP does not have either, a parameter of another dtype, or a
             payload_dtype in which no parameter can go.
         ValueError: a keyword of DDP that cannot be honoured, named; no trainable parameters; a
-            module on several devices; an asynchronous algorithm for one on a GPU; an unknown
-            algorithm; a topology that does not fit the group, or has not what the algorithm needs
-            of its weights; a payload_dtype with an algorithm that cannot have one: those that use
-            windows, allreduce alone, or column-stochastic weights, and "relay_sgd".
+            module on several devices; an unknown algorithm; a topology that does not fit the
+            group, or has not what the algorithm needs of its weights; a payload_dtype with an
+            algorithm that cannot have one: those that use windows, allreduce alone, or
+            column-stochastic weights, and "relay_sgd".
         MismatchError: ranks have different models or topologies.
     """
 
@@ -115,11 +115,6 @@ class DecentralizedDataParallel(nn.Module, Joining):
         self.process_group = process_group
         self.broadcast_buffers = first_given(forward_sync_buffers, broadcast_buffers, default=True)
         self.algorithm = resolve(algorithm)
-        if self.algorithm.asynchronous and self._device.type != "cpu":
-            raise ValueError(
-                f"{type(self.algorithm).__name__} averages through windows, which are on the CPU, "
-                f"and the module is on {self._device}: take another algorithm"
-            )
         self._cap_bytes = int((25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
         self._backend = backend_of(process_group)
         check_payload(payload_dtype, self.algorithm, module, self._backend.is_narrower)

@@ -128,12 +128,14 @@ void bind_backend(py::module_& module, const py::object& base) {
   py::class_<BluefogBackend, c10::intrusive_ptr<BluefogBackend>>(module, "BluefogBackend", base)
       .def(py::init([](StorePtr store, int rank, int size, OptionsPtr options, BackendPtr cpu,
                        py::object make_cuda, py::object load_nccl, py::object make_edges,
-                       py::object make_child) {
+                       py::object make_child, py::object pin, py::object unpin) {
              Makers makers{
                  callback<BackendPtr>(std::move(make_cuda)),
                  callback<std::shared_ptr<nccl::CudaLibrary>>(std::move(load_nccl)),
                  callback<BackendPtr>(std::move(make_edges)),
-                 callback<BackendPtr, StorePtr, int, int, OptionsPtr>(std::move(make_child))};
+                 callback<BackendPtr, StorePtr, int, int, OptionsPtr>(std::move(make_child)),
+                 callback<void, std::uintptr_t, std::size_t>(std::move(pin)),
+                 callback<void, std::uintptr_t>(std::move(unpin))};
              auto backend = c10::make_intrusive<BluefogBackend>(std::move(store), rank, size,
                                                                 std::move(options), std::move(cpu),
                                                                 std::move(makers));
@@ -142,7 +144,8 @@ void bind_backend(py::module_& module, const py::object& base) {
              return backend;
            }),
            py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::arg("cpu"),
-           py::arg("make_cuda"), py::arg("load_nccl"), py::arg("make_edges"), py::arg("make_child"))
+           py::arg("make_cuda"), py::arg("load_nccl"), py::arg("make_edges"), py::arg("make_child"),
+           py::arg("pin"), py::arg("unpin"))
       .def(
           "neighbor_allreduce",
           [](BluefogBackend& self, Tensors inputs, std::optional<Tensors> outputs,

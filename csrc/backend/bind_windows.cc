@@ -99,8 +99,7 @@ std::shared_ptr<TensorWindow> make_window(BluefogBackend& backend, const std::st
                     std::move(out_neighbors),
                     zero_init,
                     {}};
-  auto window =
-      backend.makeWindow(std::move(spec), static_cast<const std::byte*>(tensor.data_ptr()));
+  auto window = backend.makeWindow(std::move(spec), tensor);
   return without_gil(new TensorWindow(tensor, std::move(window), backend.windowQueue(),
                                       backend.options()->timeout));
 }
@@ -188,6 +187,8 @@ void bind_windows(py::module_& module) {
           "is_lost", [](TensorWindow& self, int rank) { return self.window().lost(rank); },
           py::arg("rank"))
       .def_property_readonly("nbytes", [](TensorWindow& self) { return self.window().nbytes(); })
+      .def_property_readonly("memory",
+                             [](TensorWindow& self) { return self.window().spec().device.memory; })
       .def_static("check", &check_tensor, py::arg("tensor"), py::arg("window"))
       .def_property_readonly("closed", [](TensorWindow& self) { return self.window().closed(); })
       .def_property_readonly("tensor", &TensorWindow::tensor);

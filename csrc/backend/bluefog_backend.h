@@ -31,6 +31,7 @@ struct GroupWindows;
 namespace window {
 class Queue;
 class Window;
+struct Device;
 struct Spec;
 }  // namespace window
 
@@ -49,6 +50,8 @@ struct Makers {
   std::function<BackendPtr(c10::intrusive_ptr<c10d::Store>, int rank, int size,
                            c10::intrusive_ptr<BluefogOptions>)>
       child;  // a group split off this one
+  std::function<void(std::uintptr_t address, std::size_t nbytes)> pin;  // for all GPUs
+  std::function<void(std::uintptr_t address)> unpin;
 };
 
 class BluefogBackend : public c10d::Backend {
@@ -115,8 +118,8 @@ class BluefogBackend : public c10d::Backend {
 
   // ---- One-sided memory (windows.cc)
 
-  /// Collective. `spec.lost` is filled in here. Throws what Window::create does.
-  std::shared_ptr<window::Window> makeWindow(window::Spec spec, const std::byte* own);
+  /// Collective. What of `spec` the group knows is filled in here. Throws what Window::create does.
+  std::shared_ptr<window::Window> makeWindow(window::Spec spec, const at::Tensor& own);
 
   /// Carries out the calls on windows that their callers do not wait for.
   const std::shared_ptr<window::Queue>& windowQueue() const;
@@ -248,6 +251,12 @@ class BluefogBackend : public c10d::Backend {
   std::unique_ptr<nccl::Wire> make_wire(at::Device device);
   device::PeerMemory& peers(at::Device device);
   bool on_one_host();
+
+  // A window on a GPU (window_device.cc); collective. What the ranks cannot have has no `calls`.
+  window::Device window_device(at::Device device, window::Spec& spec);
+  window::Device shared_values(at::Device device, window::Spec& spec);
+  window::Device carried_values(at::Device device, window::Spec& spec);
+  std::int64_t over_all_ranks(std::int64_t value, c10d::ReduceOp::RedOpType op);
 
   // Collectives over shared memory (host_collectives.cc): null where the call is one for Gloo,
   // which depends only on what is the same on all ranks. They take arguments that Gloo would take,

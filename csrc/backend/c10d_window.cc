@@ -120,7 +120,7 @@ class HostWindow : public c10d::Window {
     const GilReleased released;
     TORCH_CHECK_VALUE(!parts_[group_.rank], "rank ", group_.rank,
                       "'s window has a tensor already: call tensor_deregister first");
-    TensorWindow::check(tensor, "torch.distributed.Window");
+    check(tensor);
     SharedPart own;
     std::optional<Error> refused;
     try {
@@ -156,7 +156,7 @@ class HostWindow : public c10d::Window {
   c10::intrusive_ptr<c10d::Work> put(const at::Tensor& tensor, int64_t to, int64_t offset, bool,
                                      const c10d::PutOptions&) override {
     const GilReleased released;
-    TensorWindow::check(tensor, "torch.distributed.Window");
+    check(tensor);
     const Part& part = part_of(to);
     check_live(to);
     TORCH_CHECK_TYPE(tensor.scalar_type() == part.dtype(), "rank ", to, "'s window has ",
@@ -221,6 +221,12 @@ class HostWindow : public c10d::Window {
                        nbytes};
     std::memcpy(part->storage(), tensor.storage().data(), nbytes);  // before others put into it
     return part;
+  }
+
+  static void check(const at::Tensor& tensor) {
+    TORCH_CHECK_VALUE(tensor.is_cpu(), "a window of torch.distributed on the CPU got a tensor on ",
+                      tensor.device(), "; one for a GPU is made by new_window(tensor), with it");
+    TensorWindow::check(tensor, "torch.distributed.Window");
   }
 
   // All that refers to the tensor's storage finds `part` from then on. Who holds a bare
@@ -306,6 +312,7 @@ class HostWindow : public c10d::Window {
 
 c10::intrusive_ptr<c10d::Window> BluefogBackend::new_window(
     const std::optional<at::Tensor>& tensor) {
+  if (tensor && tensor->is_cuda()) return inner(tensor->device()).new_window(tensor);
   std::uint64_t number;
   {
     const std::lock_guard lock(windows_->mutex);

@@ -4,7 +4,6 @@
 // operations, ranks that disagree on dtype or shape are not found out, except under
 // TORCH_DISTRIBUTED_DEBUG=DETAIL.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <torch/csrc/distributed/c10d/debug.h>
 
 #include <algorithm>
@@ -43,18 +42,13 @@ std::unique_ptr<nccl::Wire> BluefogBackend::make_wire(at::Device device) {
 // Memory on another device than the first is not shared.
 device::PeerMemory& BluefogBackend::peers(at::Device device) {
   if (!peers_) {
-    peers_.emplace(device, device::PeerGroup{
-                               .name = options_->group_name,
-                               .reachable = [this] { return on_one_host(); },
-                               .all_agree =
-                                   [this](bool yes) {
-                                     std::vector vote{at::full({1}, yes, at::kInt)};
-                                     c10d::AllreduceOptions least;
-                                     least.reduceOp = c10d::ReduceOp::MIN;
-                                     cpu_->allreduce(vote, least)->wait();
-                                     return vote[0].item<int>() == 1;
-                                   },
-                           });
+    peers_.emplace(
+        device,
+        device::PeerGroup{
+            .name = options_->group_name,
+            .reachable = [this] { return on_one_host(); },
+            .all_agree = [this](bool yes) { return over_all_ranks(yes, c10d::ReduceOp::MIN) == 1; },
+        });
   }
   return *peers_;
 }

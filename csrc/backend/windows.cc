@@ -1,11 +1,15 @@
 #include "backend/windows.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "backend/bluefog_backend.h"
+#include "backend/call.h"
 #include "backend/schema.h"
 #include "base/error.h"
+#include "device/window_arithmetic.h"
 
 namespace bluefog {
 
@@ -30,12 +34,13 @@ static window::Route route_of(const std::string& transport) {
 }
 
 std::shared_ptr<window::Window> BluefogBackend::makeWindow(window::Spec spec,
-                                                           const std::byte* own) {
+                                                           const at::Tensor& own) {
   executor();                                     // connects the group
   Transport* const transport = transport_.get();  // outlives the windows: see ~BluefogBackend
   spec.lost = [transport](int rank) { return transport->lost(rank); };
   spec.route = route_of(options_->transport);
   spec.service = windows_->service;
+  if (!own.is_cpu()) spec.device = window_device(own.device(), spec);
   std::uint64_t number;
   {
     const std::lock_guard lock(windows_->mutex);
@@ -43,7 +48,7 @@ std::shared_ptr<window::Window> BluefogBackend::makeWindow(window::Spec spec,
   }
   spec.channel = number;
   std::shared_ptr<window::Window> window = window::Window::create(
-      std::move(spec), own, rendezvous_at(concat("window/", number, "/"), "a window"),
+      std::move(spec), bytes_of(own), rendezvous_at(concat("window/", number, "/"), "a window"),
       Deadline::in(options_->timeout));
   const std::lock_guard lock(windows_->mutex);
   std::erase_if(windows_->open, [](auto& weak) { return weak.expired(); });
@@ -63,15 +68,19 @@ TensorWindow::TensorWindow(at::Tensor tensor, std::shared_ptr<window::Window> wi
       window_(std::move(window)),
       queue_(std::move(queue)),
       timeout_(timeout) {
+  if (!tensor_.is_cpu()) {
+    const c10::impl::VirtualGuardImpl device(tensor_.device().type());
+    side_ = device.getStreamFromGlobalPool(tensor_.device(), /*isHighPriority=*/true);
+  }
   queue_->retain();
 }
 
 TensorWindow::~TensorWindow() { close(); }
 
 void TensorWindow::check(const at::Tensor& tensor, const std::string& window) {
-  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided && tensor.device().is_cpu(), "window '", window,
-                    "' needs a dense tensor on the CPU, got ", tensor.layout(), " on ",
-                    tensor.device());
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided && (tensor.is_cpu() || tensor.is_cuda()),
+                    "window '", window, "' needs a dense tensor on the CPU or a GPU, got ",
+                    tensor.layout(), " on ", tensor.device());
   TORCH_CHECK_VALUE(tensor.is_contiguous(), "window '", window,
                     "' needs a contiguous tensor, got sizes ", tensor.sizes(), " with strides ",
                     tensor.strides(), "; pass tensor.contiguous()");
@@ -83,6 +92,8 @@ std::byte* TensorWindow::data_of(const at::Tensor& x) const {
                    dtype_name(dtype_), ", got a tensor of ", dtype_name(x.scalar_type()));
   TORCH_CHECK_VALUE(x.sizes() == at::IntArrayRef(sizes_), "window '", window_->spec().name,
                     "' has the shape ", at::IntArrayRef(sizes_), ", got a tensor of ", x.sizes());
+  TORCH_CHECK_VALUE(x.device() == tensor_.device(), "window '", window_->spec().name, "' is on ",
+                    tensor_.device(), ", got a tensor on ", x.device());
   return static_cast<std::byte*>(x.data_ptr());
 }
 
@@ -115,7 +126,7 @@ std::optional<TensorWindow::Handle> TensorWindow::run(std::function<void()> call
     fail(ErrorCode::kAborted, "window '", window_->spec().name, "' of rank ", window_->spec().rank,
          " has been freed");
   }
-  last_ = queue_->submit(std::move(call));
+  last_ = queue_->submit(side_ ? device::behind_current(*side_, std::move(call)) : std::move(call));
   return last_;
 }
 

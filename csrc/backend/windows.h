@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/Stream.h>
 
 #include <memory>
 #include <mutex>
@@ -30,7 +31,8 @@ struct GroupWindows {
 
 /// A window whose own value is a tensor, which update changes in place. Calls that do not wait are
 /// carried out by the group's queue; others by the caller, after those of this window that are in
-/// the queue. Thread-safe.
+/// the queue. On a GPU a call reads what the current stream has been given before, and is over when
+/// the GPU has done it. Thread-safe.
 class TensorWindow {
  public:
   using Handle = std::shared_future<void>;
@@ -88,6 +90,7 @@ class TensorWindow {
   const std::shared_ptr<window::Window> window_;
   const std::shared_ptr<window::Queue> queue_;
   const std::chrono::milliseconds timeout_;
+  std::optional<c10::Stream> side_;  // for the queue's calls; none on the CPU
 
   std::mutex mutex_;
   Handle last_;        // under mutex_: what was queued last

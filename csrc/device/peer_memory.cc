@@ -143,6 +143,14 @@ std::string PeerMemory::place_of(const at::Tensor& tensor) const {
   return place ? concat("allocation ", place->allocation, " + ", place->offset, " bytes") : "";
 }
 
+std::byte* PeerMemory::address_at(int rank, const at::Tensor& tensor) const {
+  const auto place = find(tensor);
+  TORCH_CHECK(place, "a tensor is not in registered memory");
+  const at::Tensor there = place->mapping->get_buffer(rank, {tensor.numel()}, tensor.scalar_type(),
+                                                      place->offset / tensor.element_size());
+  return static_cast<std::byte*>(there.mutable_data_ptr());
+}
+
 bool PeerMemory::serves(const std::vector<at::Tensor>& inputs, bool of_topology) const {
   if (!of_topology || state_ != State::kOn) return false;
   const auto is_empty = [](const at::Tensor& input) { return input.numel() == 0; };

@@ -93,6 +93,10 @@ class PeerMemory {
   /// or "" for a tensor that is empty or in no registered memory.
   std::string place_of(const at::Tensor& tensor) const;
 
+  /// Where `rank` has what this rank has in a tensor that lies in registered memory; an address for
+  /// this process and its device.
+  std::byte* address_at(int rank, const at::Tensor& tensor) const;
+
   /// Enqueues an operation that serves() has agreed to on the current stream, and returns without
   /// waiting. Behind it on that stream the outputs are there, and the inputs may be overwritten: no
   /// neighbour reads them any more. On a channel, all ranks have their operations in the same

@@ -1,13 +1,14 @@
 #include "window/mailbox.h"
 
-#include <span>
 #include <utility>
-
-#include "window/arithmetic.h"
 
 namespace bluefog::window {
 
 // ---- Writer
+
+void MailboxWriter::combine(std::byte* y, std::span<const Term> terms) const {
+  box_.arithmetic->combine(box_.dtype, y, terms, box_.nbytes);
+}
 
 // The next record continues the last one.
 Record& MailboxWriter::begin() {
@@ -28,7 +29,8 @@ void MailboxWriter::replace(const std::byte* x, double weight, double p, std::ui
   next.put_at = next.sequence;
   next.puts += puts;
   next.p = p;
-  scale(box_.dtype, box_.buffer(back_), x, weight, box_.nbytes);
+  const Term term{x, weight};
+  combine(box_.buffer(back_), {&term, 1});
 }
 
 void MailboxWriter::accumulate(const std::byte* x, double weight, double p) {
@@ -46,14 +48,15 @@ void MailboxWriter::add(const std::byte* x, double weight, double p) {
   }
   next.p = last.p + p;
   const Term terms[] = {{box_.buffer(last_), 1.0}, {x, weight}};
-  combine(box_.dtype, box_.buffer(back_), terms, box_.nbytes, store_for(box_.nbytes));
+  combine(box_.buffer(back_), terms);
 }
 
 void MailboxWriter::begin_anew() {
   Record& next = box_.record(back_);
   next.base = next.sequence - 1;
   next.p = p_;
-  scale(box_.dtype, box_.buffer(back_), x_, weight_, box_.nbytes);
+  const Term term{x_, weight_};
+  combine(box_.buffer(back_), {&term, 1});
 }
 
 void MailboxWriter::settle() {
@@ -75,18 +78,18 @@ double MailboxWriter::outstanding(std::byte* y) const {
   const Record& last = box_.record(last_);
   const Term sum{box_.buffer(last_), 1.0};
   if (consumed >= last.sequence) {
-    combine(box_.dtype, y, {}, box_.nbytes);
+    combine(y, {});
     return 0;
   }
   if (last.base >= consumed) {
-    combine(box_.dtype, y, {&sum, 1}, box_.nbytes);
+    combine(y, {&sum, 1});
     return last.p;
   }
   // The reader has kept the record that it consumed, so no buffer was given back with it.
   std::uint32_t kept = 0;
   while (box_.record(kept).sequence != consumed) ++kept;
   const Term terms[] = {sum, {box_.buffer(kept), -1.0}};
-  combine(box_.dtype, y, terms, box_.nbytes);
+  combine(y, terms);
   return last.p - box_.record(kept).p;
 }
 

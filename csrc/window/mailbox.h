@@ -23,6 +23,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "window/arithmetic.h"
 
 namespace bluefog::window {
 
@@ -55,7 +56,8 @@ struct Mailbox {
   std::byte* data;     // kBuffers buffers
   std::size_t stride;  // from one to the next
   DType dtype;
-  std::size_t nbytes;  // of a value
+  std::size_t nbytes;                                 // of a value
+  const Arithmetic* arithmetic = &host_arithmetic();  // the writer's
 
   std::byte* buffer(std::uint32_t index) const { return data + index * stride; }
   Record& record(std::uint32_t index) const { return control->records[index]; }
@@ -86,6 +88,7 @@ class MailboxWriter {
  private:
   Record& begin();
   void begin_anew();
+  void combine(std::byte* y, std::span<const Term> terms) const;
 
   const Mailbox box_;
   std::uint32_t back_ = 0;

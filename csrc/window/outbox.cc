@@ -4,13 +4,12 @@
 #include <utility>
 
 #include "base/error.h"
-#include "window/arithmetic.h"
 
 namespace bluefog::window {
 
-std::shared_ptr<std::byte> Outbox::room() {
-  if (spare_.empty()) return {new std::byte[nbytes_], std::default_delete<std::byte[]>()};
-  auto buffer = std::move(spare_.back());
+Bytes Outbox::room() {
+  if (spare_.empty()) return arithmetic_.values->allocate(nbytes_);
+  Bytes buffer = std::move(spare_.back());
   spare_.pop_back();
   return buffer;
 }
@@ -26,11 +25,11 @@ void Outbox::send(Sending kind, const std::byte* x, double weight, double p) {
   if (first) waiting_ = Parcel{room()};
   Parcel& parcel = *waiting_;
   if (first || kind == Sending::kPut) {
-    scale(dtype_, parcel.value.get(), x, weight, nbytes_);
+    arithmetic_.values->scale(dtype_, parcel.value.get(), x, weight, nbytes_);
     parcel.p = p;
   } else {
     const Term terms[] = {{parcel.value.get(), 1.0}, {x, weight}};
-    combine(dtype_, parcel.value.get(), terms, nbytes_, store_for(nbytes_));
+    arithmetic_.values->combine(dtype_, parcel.value.get(), terms, nbytes_);
     parcel.p += p;
   }
   if (kind == Sending::kPut) {
@@ -70,7 +69,7 @@ void Outbox::hold() {
     return;
   }
   const Term terms[] = {{held_->value.get(), 1.0}, {under_way_->value.get(), 1.0}};
-  combine(dtype_, held_->value.get(), terms, nbytes_, store_for(nbytes_));
+  arithmetic_.parcels->combine(dtype_, held_->value.get(), terms, nbytes_);
   held_->p += under_way_->p;
 }
 
@@ -92,7 +91,7 @@ double Outbox::outstanding(std::byte* y) const {
     terms.push_back({(*slot)->value.get(), 1.0});
     p += (*slot)->p;
   }
-  combine(dtype_, y, terms, nbytes_);
+  arithmetic_.values->combine(dtype_, y, terms, nbytes_);
   return p;
 }
 

@@ -16,17 +16,23 @@
 #include <optional>
 #include <vector>
 
-#include "base/dtype.h"
+#include "window/arithmetic.h"
 
 namespace bluefog::window {
 
 enum class Sending { kPut, kAccumulate };
 
 struct Parcel {
-  std::shared_ptr<std::byte> value;
+  Bytes value;
   double p = 0;
   std::uint64_t puts = 0;   // calls of put that went into it
   bool supersedes = false;  // what the mailbox held before is void
+};
+
+/// What works on values that are sent, and on parcels, in whichever thread.
+struct OutboxArithmetic {
+  const Arithmetic* values = &host_arithmetic();
+  const Arithmetic* parcels = &host_arithmetic();
 };
 
 /// One thread at a time.
@@ -35,8 +41,8 @@ class Outbox {
   /// Sends a parcel, whose value does not change before applied().
   using Post = std::function<void(std::uint64_t number, const Parcel& parcel)>;
 
-  Outbox(DType dtype, std::size_t nbytes, Post post)
-      : dtype_(dtype), nbytes_(nbytes), post_(std::move(post)) {}
+  Outbox(DType dtype, std::size_t nbytes, Post post, OutboxArithmetic arithmetic = {})
+      : dtype_(dtype), nbytes_(nbytes), post_(std::move(post)), arithmetic_(arithmetic) {}
 
   /// weight * x and p, into the parcel that waits or, if none is under way, on its way.
   void send(Sending kind, const std::byte* x, double weight, double p);
@@ -65,17 +71,18 @@ class Outbox {
   void dispatch();
   void drop(Slot& slot);
   void hold();
-  std::shared_ptr<std::byte> room();
+  Bytes room();
 
   const DType dtype_;
   const std::size_t nbytes_;
   const Post post_;
+  const OutboxArithmetic arithmetic_;
   Slot waiting_;
   Slot under_way_;
   Slot held_;                   // in the receiver's mailbox
   std::uint64_t number_ = 0;    // of the parcel sent last
   std::uint64_t consumed_ = 0;  // the receiver's mailbox up to this parcel
-  std::vector<std::shared_ptr<std::byte>> spare_;
+  std::vector<Bytes> spare_;
 };
 
 }  // namespace bluefog::window

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "window/arithmetic.h"
+
 namespace bluefog::window {
 
 /// All zeros at first.
@@ -26,13 +28,14 @@ struct OwnValueControl {
   std::array<Slot, kBuffers> slots;
 };
 
-/// In mapped memory, as either side sees it. Values are copied word by word, in relaxed atomic
-/// accesses: buffers and copies are aligned to 8 bytes and have room for whole words.
+/// In mapped memory, as either side sees it. Buffers and copies are aligned to 8 bytes and have
+/// room for whole words.
 struct OwnValue {
   OwnValueControl* control;
   std::byte* data;     // kBuffers buffers
   std::size_t stride;  // from one to the next, a multiple of 8
   std::size_t nbytes;  // of a value
+  const Arithmetic* arithmetic = &host_arithmetic();
 
   /// By the owner, one thread at a time. `x` has exactly nbytes.
   void publish(const std::byte* x, double p) const;

@@ -15,12 +15,6 @@
 
 namespace bluefog::window {
 
-using Bytes = std::shared_ptr<std::byte>;
-
-inline Bytes make_bytes(std::size_t nbytes) {
-  return {new std::byte[nbytes], std::default_delete<std::byte[]>()};
-}
-
 struct OutStatistics {
   int rank;
   std::uint64_t puts = 0;
@@ -77,12 +71,12 @@ class Peer {
   virtual std::size_t nbytes() const { return 0; }  // that this rank has for it beside mailboxes
 
   /// A buffer for what it shows: one that no mailbox holds any more, if there is one.
-  const Bytes& room(std::size_t nbytes) {
+  const Bytes& room(std::size_t nbytes, const Arithmetic& arithmetic) {
     for (Bytes& buffer : buffers_) {
       if (buffer && buffer.use_count() == 1) return buffer;
     }
     std::swap(buffers_[0], buffers_[1]);
-    return buffers_[0] = make_bytes(nbytes);
+    return buffers_[0] = arithmetic.allocate(nbytes);
   }
 
   OutStatistics statistics;

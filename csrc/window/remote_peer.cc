@@ -18,14 +18,9 @@ RemotePeer::RemotePeer(RemoteEdge edge)
     : Peer(edge.rank),
       edge_(std::move(edge)),
       mutex_here_(*edge_.mutex, [this](std::uint64_t ticket) { post(kGranted, ticket); }),
-      outbox_(edge_.shape.dtype, edge_.shape.nbytes,
-              [this](std::uint64_t number, const Parcel& parcel) {
-                Header message = header(parcel.supersedes ? kReplace : kAdd, number);
-                message.extra = parcel.puts;
-                message.p = parcel.p;
-                message.nbytes = edge_.shape.nbytes;
-                edge_.service->send(edge_.rank, message, parcel.value);
-              }) {
+      outbox_(
+          edge_.shape.dtype, edge_.shape.nbytes,
+          [this](auto number, auto& parcel) { post_parcel(number, parcel); }, edge_.outbox) {
   if (edge_.mailbox) writer_.emplace(*edge_.mailbox);
 }
 
@@ -41,8 +36,24 @@ void RemotePeer::post(Kind kind, std::uint64_t number) {
   edge_.service->send(edge_.rank, header(kind, number));
 }
 
+// Announced when the carrier has it, since the peer may wait for it from then on.
+void RemotePeer::post_parcel(std::uint64_t number, const Parcel& parcel) {
+  Header message = header(parcel.supersedes ? kReplace : kAdd, number);
+  message.extra = parcel.puts;
+  message.p = parcel.p;
+  if (!edge_.carrier) {
+    message.nbytes = edge_.shape.nbytes;
+    return edge_.service->send(edge_.rank, message, parcel.value);
+  }
+  edge_.outbox.parcels->show(edge_.carrier->outgoing(edge_.rank), parcel.value.get(),
+                             edge_.shape.nbytes);
+  edge_.carrier->put(edge_.rank);
+  edge_.service->send(edge_.rank, message);
+}
+
 void RemotePeer::send(Sending kind, const std::byte* x, double weight, double p) {
   const std::lock_guard lock(mutex_);
+  if (broken_) throw *broken_;
   outbox_.send(kind, x, weight, p);
 }
 
@@ -56,6 +67,7 @@ void RemotePeer::fail_ended(const char* what) const {
     fail(ErrorCode::kAborted, "window '", edge_.window, "' of rank ", edge_.self,
          " was freed, or its process group destroyed, while it waited for ", what);
   }
+  if (broken_) throw *broken_;
   const char* how = lost();
   fail(ErrorCode::kPeerLost, "rank ", edge_.self, " waited for ", what, " in window '",
        edge_.window, "', but rank ", edge_.rank,
@@ -72,7 +84,7 @@ bool RemotePeer::flush(const Deadline& deadline) {
 
 double RemotePeer::read(std::byte* to, const Deadline& deadline) {
   std::unique_lock lock(mutex_);
-  got_ = make_bytes(edge_.shape.nbytes);
+  got_ = host_arithmetic().allocate(edge_.shape.nbytes);
   got_all_ = false;
   get_ticket_ = ++tickets_;
   post(kGet, get_ticket_);
@@ -138,7 +150,7 @@ void RemotePeer::tell(Life life) {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
   if (life == Life::kClosed) {
-    outbox_.send_last();
+    if (!edge_.carrier) outbox_.send_last();
     post_late();
     closed_ = true;
   }
@@ -154,8 +166,8 @@ void RemotePeer::interrupt() {
 }
 
 std::size_t RemotePeer::nbytes() const {
-  return (edge_.out ? Outbox::kBuffers * edge_.shape.nbytes : 0) +
-         (edge_.mailbox ? edge_.shape.nbytes : 0);
+  const std::size_t sending = edge_.carrier ? Outbox::kBuffers + 1 : Outbox::kBuffers;
+  return ((edge_.out ? sending : 0) + (edge_.mailbox ? 1 : 0)) * edge_.shape.nbytes;
 }
 
 }  // namespace bluefog::window

@@ -1,7 +1,8 @@
 // A neighbour that is reached by messages: between hosts, or where no memory is shared.
 //
 // Its mailbox here is one like any other, in this rank's own memory; who writes it is the service's
-// thread, with what comes from the peer. What this rank sends goes through an outbox. Neither
+// thread, with what comes from the peer, or, where a carrier brings that, the thread that waits for
+// it to land. What this rank sends goes through an outbox. Neither
 // side's program takes part: a peer that computes, or waits, is answered for by its service.
 #pragma once
 
@@ -10,8 +11,11 @@
 #include <optional>
 #include <string>
 
+#include "base/error.h"
 #include "transport/messages/service.h"
+#include "window/carrier.h"
 #include "window/peer.h"
+#include "window/queue.h"
 #include "window/remote_mutex.h"
 
 namespace bluefog::window {
@@ -28,6 +32,9 @@ struct RemoteEdge {
   std::optional<Mailbox> mailbox;  // the peer's here, where it is an in-neighbour
   PairMutex* mutex;                // of that
   std::optional<OwnValue> shown;   // this rank's
+  OutboxArithmetic outbox;
+  std::shared_ptr<Carrier> carrier;  // or null: parcels go in messages
+  std::shared_ptr<Queue> landings;   // of the window; for what the carrier brings
 };
 
 class RemotePeer : public Peer {
@@ -75,16 +82,21 @@ class RemotePeer : public Peer {
   void post(Kind kind, std::uint64_t number = 0);
   void post_in_turn(Kind kind, std::uint64_t number);
   void post_late();
-  void apply(const messages::Header& header, const messages::Payload& payload);
+  void post_parcel(std::uint64_t number, const Parcel& parcel);
+  void after_landings(std::function<void()> call);
+  void land(const messages::Header& header);
+  void apply(const messages::Header& header, const std::byte* value);
   void show(std::uint64_t ticket);
   void unlock_locked();
-  bool ended() const { return interrupted_ || life_ == Life::kClosed || lost() != nullptr; }
+  bool ended() const {
+    return interrupted_ || broken_ || life_ == Life::kClosed || lost() != nullptr;
+  }
   [[noreturn]] void fail_ended(const char* what) const;
 
   const RemoteEdge edge_;
   std::atomic<Life> life_{Life::kOpen};  // the peer's
 
-  // Of the peer's mailbox here. The writer is the service's thread's.
+  // Of the peer's mailbox here. The writer belongs to the thread that brings parcels.
   std::optional<MailboxWriter> writer_;
   messages::Payload parcel_;  // the one that arrives
   std::mutex arrivals_;       // a record is shown or taken out, and the peer is told, in one
@@ -94,7 +106,8 @@ class RemotePeer : public Peer {
   std::mutex mutex_;                 // of what follows
   std::condition_variable changed_;  // something has come
   Outbox outbox_;
-  bool closed_ = false;  // nothing more is sent
+  std::optional<Error> broken_;  // what the carrier has met
+  bool closed_ = false;          // nothing more is sent
   std::atomic<bool> interrupted_{false};
   std::uint64_t tickets_ = 0;
   std::deque<std::pair<Kind, std::uint64_t>> late_;  // go after the parcel that waits

@@ -1,4 +1,4 @@
-// What comes from a peer, in the service's thread.
+// What comes from a peer, in the service's thread; what a carrier brings, in that of landings.
 #include "base/error.h"
 #include "window/remote_peer.h"
 
@@ -23,7 +23,7 @@ Payload RemotePeer::room(const Header& header) {
     const std::lock_guard lock(mutex_);
     return header.number == get_ticket_ ? got_ : nullptr;
   }
-  if (!parcel_) parcel_ = make_bytes(edge_.shape.nbytes);
+  if (!parcel_) parcel_ = host_arithmetic().allocate(edge_.shape.nbytes);
   return parcel_;
 }
 
@@ -31,13 +31,13 @@ void RemotePeer::arrived(const Header& header, const Payload& payload) {
   switch (header.kind) {
     case kReplace:
     case kAdd:
-      return apply(header, payload);
+      return edge_.carrier ? land(header) : apply(header, payload.get());
     case kGet:
       return show(header.number);
     case kLock:
-      return mutex_here_.ask(header.number);
+      return after_landings([this, header] { mutex_here_.ask(header.number); });
     case kUnlock:
-      return mutex_here_.give(header.number);
+      return after_landings([this, header] { mutex_here_.give(header.number); });
     default:
       break;
   }
@@ -60,14 +60,34 @@ void RemotePeer::arrived(const Header& header, const Payload& payload) {
   changed_.notify_all();
 }
 
-void RemotePeer::apply(const Header& parcel, const Payload& payload) {
-  if (!writer_ || parcel.nbytes != edge_.shape.nbytes) {
+// What was sent while the mutex was held is in the mailbox when it is given back.
+void RemotePeer::after_landings(std::function<void()> call) {
+  edge_.carrier ? void(edge_.landings->submit(std::move(call))) : call();
+}
+
+void RemotePeer::land(const Header& header) {
+  edge_.landings->submit([this, header] {
+    try {
+      edge_.carrier->await(edge_.rank);
+      apply(header, edge_.carrier->landing(edge_.rank));
+    } catch (const Error& error) {
+      {
+        const std::lock_guard lock(mutex_);
+        broken_ = error;
+      }
+      changed_.notify_all();
+    }
+  });
+}
+
+void RemotePeer::apply(const Header& parcel, const std::byte* value) {
+  if (!writer_ || parcel.nbytes != (edge_.carrier ? 0 : edge_.shape.nbytes)) {
     fail(ErrorCode::kSystem, "a parcel for no mailbox");
   }
   if (parcel.kind == kReplace) {
-    writer_->replace(payload.get(), 1, parcel.p, parcel.extra);
+    writer_->replace(value, 1, parcel.p, parcel.extra);
   } else {
-    writer_->add(payload.get(), 1, parcel.p);
+    writer_->add(value, 1, parcel.p);
   }
   Header answer = header(kApplied, parcel.number);
   const std::lock_guard lock(arrivals_);
@@ -79,7 +99,7 @@ void RemotePeer::apply(const Header& parcel, const Payload& payload) {
 
 void RemotePeer::show(std::uint64_t ticket) {
   if (!edge_.shown) fail(ErrorCode::kSystem, "a get in a window that is not readable");
-  const Bytes value = make_bytes(edge_.shown->stride);
+  const Bytes value = edge_.shown->arithmetic->allocate(edge_.shown->stride);
   Header answer = header(kValue, ticket);
   answer.p = edge_.shown->read(value.get());
   answer.nbytes = edge_.shape.nbytes;

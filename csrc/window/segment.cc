@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "base/error.h"
 
@@ -37,9 +38,12 @@ std::size_t Segment::values_at(int size, std::size_t in_degree) {
   return round_up(mailboxes_at(size) + in_degree * sizeof(MailboxControl), kPage);
 }
 
+std::size_t Segment::value_bytes(const Shape& shape, std::size_t in_degree) {
+  return (own_values(shape) + in_degree * MailboxControl::kBuffers) * stride_of(shape.nbytes);
+}
+
 std::size_t Segment::total(const Shape& shape, std::size_t in_degree) {
-  const std::size_t values = own_values(shape) + in_degree * MailboxControl::kBuffers;
-  return values_at(shape.size, in_degree) + values * stride_of(shape.nbytes);
+  return values_at(shape.size, in_degree) + (shape.apart ? 0 : value_bytes(shape, in_degree));
 }
 
 Segment Segment::create(int rank, const Shape& shape, const std::vector<int>& in_neighbors,
@@ -79,14 +83,28 @@ Segment Segment::map(UniqueFd fd, int rank, const Shape& shape) {
   return segment;
 }
 
+void Segment::use(const Arithmetic* arithmetic, Bytes values) {
+  arithmetic_ = arithmetic;
+  values_ = std::move(values);
+  if (!shape_.apart) reached_ = arithmetic->reach(memory_.data(), memory_.nbytes());
+}
+
+std::size_t Segment::nbytes() const {
+  return memory_.nbytes() + (shape_.apart ? value_bytes(shape_, control().in_degree) : 0);
+}
+
 OwnValue Segment::own() const {
-  return {&control().own, value(0), stride_of(shape_.nbytes), shape_.nbytes};
+  return {&control().own, value(0), stride_of(shape_.nbytes), shape_.nbytes, arithmetic_};
 }
 
 Mailbox Segment::mailbox_of(int writer) const {
   const std::size_t first = own_values(shape_) + slots()[writer] * MailboxControl::kBuffers;
-  return {mailboxes() + slots()[writer], value(first), stride_of(shape_.nbytes), shape_.dtype,
-          shape_.nbytes};
+  return {mailboxes() + slots()[writer],
+          value(first),
+          stride_of(shape_.nbytes),
+          shape_.dtype,
+          shape_.nbytes,
+          arithmetic_};
 }
 
 PairMutex& Segment::mutex_of(int writer) const {
@@ -102,8 +120,9 @@ MailboxControl* Segment::mailboxes() const {
 }
 
 std::byte* Segment::value(std::size_t index) const {
-  return memory_.data() + values_at(shape_.size, control().in_degree) +
-         index * stride_of(shape_.nbytes);
+  std::byte* const first =
+      shape_.apart ? values_.get() : memory_.data() + values_at(shape_.size, control().in_degree);
+  return first + index * stride_of(shape_.nbytes);
 }
 
 }  // namespace bluefog::window

@@ -2,6 +2,8 @@
 // each of its in-neighbours, and a mutex for each rank.
 //
 //   Control | mutexes[size] | slots[size] | mailboxes | values: 3 own, then 4 per mailbox
+//
+// The values may lie apart from it: see use().
 #pragma once
 
 #include <vector>
@@ -20,6 +22,7 @@ struct Shape {
   DType dtype;
   std::size_t nbytes;  // of a value
   bool readable;       // whether ranks show their values
+  bool apart = false;  // whether values lie outside of the segments, in memory of a device
 };
 
 /// A rank frees a window when its neighbours are leaving as well: until then they may still write.
@@ -34,8 +37,15 @@ class Segment {
   /// Maps what `rank` has made. Throws Error(kSystem) where that is no part of this window.
   static Segment map(UniqueFd fd, int rank, const Shape& shape);
 
+  /// What works on the values, by the calls of this process, and where these are, for those that
+  /// lie apart. Before the first use.
+  void use(const Arithmetic* arithmetic, Bytes values);
+
+  /// Bytes of the values of a rank with so many in-neighbours.
+  static std::size_t value_bytes(const Shape& shape, std::size_t in_degree);
+
   int fd() const { return memory_.fd(); }  // -1 if it is not shared
-  std::size_t nbytes() const { return memory_.nbytes(); }
+  std::size_t nbytes() const;              // with the values
 
   /// Requires a window that is readable.
   OwnValue own() const;
@@ -73,6 +83,9 @@ class Segment {
 
   shm::Memory memory_;
   Shape shape_;
+  const Arithmetic* arithmetic_ = &host_arithmetic();
+  Bytes values_;                   // those that lie apart
+  std::shared_ptr<void> reached_;  // goes before memory_
 };
 
 }  // namespace bluefog::window

@@ -10,11 +10,12 @@
 
 namespace bluefog::window {
 
-Window::Window(Spec spec, Segment own, Peers peers)
+Window::Window(Spec spec, Segment own, Peers peers, std::shared_ptr<Queue> landings)
     : spec_(std::move(spec)),
       pid_(process_id()),
       own_(std::move(own)),
       peers_(std::move(peers)),
+      landings_(std::move(landings)),
       inboxes_(spec_.shape.size),
       mutexes_(spec_.rank, spec_.name,
                {[this](auto key, auto& deadline, auto& give_up) {
@@ -23,6 +24,10 @@ Window::Window(Spec spec, Segment own, Peers peers)
                 [this](auto key) { leave(key); }}) {}
 
 Window::~Window() { close(); }
+
+const Arithmetic& Window::arithmetic() const {
+  return spec_.device.calls ? *spec_.device.calls : host_arithmetic();
+}
 
 bool Window::forked() const { return process_id() != pid_; }
 
@@ -49,8 +54,19 @@ const char* Window::lost_how(int rank) const {
   return how ? how : peers_[rank]->lost();
 }
 
+// What a carrier has under way when it is closed would not arrive; what is lost already is not
+// waited for.
+void Window::flush_carrier(const Deadline& deadline) {
+  if (!spec_.device.carrier) return;
+  try {
+    flush(deadline);
+  } catch (const Error&) {
+  }
+}
+
 // Looks again and again: who frees a window has no more to do with it that could be slowed.
 void Window::free(const Deadline& deadline) {
+  flush_carrier(deadline);
   std::vector<int> missing;
   std::chrono::microseconds pause{20};
   while (true) {
@@ -108,6 +124,10 @@ void Window::close() {
     if (peer) peer->tell(Life::kClosed);
   }
   if (spec_.service) spec_.service->close(spec_.channel);  // nothing comes from now on
+  if (landings_) {
+    spec_.device.carrier->stop();
+    landings_->shutdown();
+  }
   inboxes_.clear();
   peers_.clear();
   own_.reset();

@@ -20,15 +20,33 @@
 #include "plan/plan.h"
 #include "transport/messages/service.h"
 #include "transport/rendezvous.h"
+#include "window/carrier.h"
 #include "window/inbox.h"
 #include "window/mutexes.h"
 #include "window/peer.h"
+#include "window/queue.h"
 
 namespace bluefog::window {
 
 /// How ranks reach each other: through shared memory where they can and else by messages, or only
 /// in one of these ways.
 enum class Route { kAny, kShared, kMessages };
+
+/// What a window on a device has of it; nothing for one on the host.
+struct Device {
+  const char* memory = "host memory";  // where the values are, for people
+  /// For the threads that call; its rooms are memory that the host can use, too, unless all
+  /// neighbours share memory.
+  std::shared_ptr<const Arithmetic> calls;
+  /// For other threads, which never see the callers' values. Null: the host does what they do.
+  std::shared_ptr<const Arithmetic> service;
+  /// Of a Shape with `apart`: where the values of a rank are, for this process.
+  std::function<Bytes(int rank)> values_of;
+  /// Of parcels to and from neighbours that share no memory; null: messages have them. Then what
+  /// they are made with, in memory of the device.
+  std::shared_ptr<Carrier> carrier;
+  std::shared_ptr<const Arithmetic> parcels;
+};
 
 /// How a rank sees a window. Neighbours in ascending order.
 struct Spec {
@@ -42,6 +60,7 @@ struct Spec {
   Route route = Route::kAny;                             // the same on all ranks
   std::shared_ptr<messages::Service> service = nullptr;  // of the group
   std::uint64_t channel = 0;  // of that, for this window alone; the same on all ranks
+  Device device = {};
 };
 
 /// What a call works on. `own` is the rank's value, which belongs to the caller.
@@ -135,11 +154,14 @@ class Window {
 
   const Spec& spec() const { return spec_; }
 
+  /// What works on the values of calls.
+  const Arithmetic& arithmetic() const;
+
  private:
   using Peers = std::vector<std::unique_ptr<Peer>>;  // by rank; null for all but neighbours
   class Maker;                                       // for the time of create()
 
-  Window(Spec spec, Segment own, Peers peers);
+  Window(Spec spec, Segment own, Peers peers, std::shared_ptr<Queue> landings);
 
   class Entered;  // for the time of a call: the window is open, and this thread alone in it
   class Holding;  // for the time of a call: mutexes
@@ -154,6 +176,7 @@ class Window {
                            const std::function<bool()>& give_up);
   void leave(Mutexes::Key key);
   void show(const std::byte* own);
+  void flush_carrier(const Deadline& deadline);
   std::vector<int> not_leaving() const;
 
   const Spec spec_;
@@ -164,6 +187,7 @@ class Window {
   std::mutex mutex_;        // of what follows
   std::optional<Segment> own_;
   Peers peers_;
+  const std::shared_ptr<Queue> landings_;        // null without a carrier
   std::vector<std::unique_ptr<Inbox>> inboxes_;  // by rank; null for all but in-neighbours
   double p_ = 1;
   Mutexes mutexes_;

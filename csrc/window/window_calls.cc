@@ -2,7 +2,6 @@
 #include <cmath>
 #include <utility>
 
-#include "window/arithmetic.h"
 #include "window/window_impl.h"
 
 namespace bluefog::window {
@@ -81,7 +80,8 @@ void Window::send(Sending kind, std::byte* x, const std::vector<Edge>& to, doubl
     peer.send(kind, x, edge.weight, p);
     ++(kind == Sending::kPut ? peer.statistics.puts : peer.statistics.accumulates);
   }
-  if (self_weight != 1) scale(spec_.shape.dtype, x, x, self_weight, spec_.shape.nbytes);
+  const Shape& shape = spec_.shape;
+  if (self_weight != 1) arithmetic().scale(shape.dtype, x, x, self_weight, shape.nbytes);
   if (carries_p_) p_ *= self_weight;
   show(call.own);
 }
@@ -116,12 +116,13 @@ void Window::get(const std::vector<Edge>& from, Call call) {
   const Entered entered(this);
   check_live("get", from);
   show(call.own);
+  const std::size_t nbytes = spec_.shape.nbytes;
   for (const Edge& edge : from) {
     Peer& peer = *peers_[edge.rank];
-    const Bytes room = peer.room(own_->own().stride);
+    const Bytes room = peer.room(own_->own().stride, arithmetic());
     peer.read(room.get(), call.deadline);
     if (edge.weight != 1) {
-      scale(spec_.shape.dtype, room.get(), room.get(), edge.weight, spec_.shape.nbytes);
+      arithmetic().scale(spec_.shape.dtype, room.get(), room.get(), edge.weight, nbytes);
     }
     const auto still = peer.pause();
     inboxes_[edge.rank]->hold(room);
@@ -142,8 +143,7 @@ void Window::update(std::byte* y, double self_weight, const std::vector<Edge>& f
     p += inboxes_[edge.rank]->collect(edge.weight, reset, terms);
     peers_[edge.rank]->collected(inboxes_[edge.rank]->consumed());
   }
-  const std::size_t nbytes = spec_.shape.nbytes;
-  combine(spec_.shape.dtype, y, terms, nbytes, store_for(nbytes));
+  arithmetic().combine(spec_.shape.dtype, y, terms, spec_.shape.nbytes);
   if (carries_p_) p_ = p;
   for (int rank : spec_.in_neighbors) inboxes_[rank]->mark_read();
   show(call.own);
@@ -170,10 +170,10 @@ double Window::value_of(int rank, std::byte* y, const Deadline& deadline) {
     fail(ErrorCode::kUsage, title("value_of"), ": it was made with readable=False");
   }
   const OwnValue own = own_->own();
-  const Bytes room = make_bytes(own.stride);
+  const Bytes room = arithmetic().allocate(own.stride);
   const double p =
       rank == spec_.rank ? own.read(room.get()) : peer(rank).read(room.get(), deadline);
-  scale(spec_.shape.dtype, y, room.get(), 1, spec_.shape.nbytes);
+  arithmetic().scale(spec_.shape.dtype, y, room.get(), 1, spec_.shape.nbytes);
   return p;
 }
 

@@ -1,5 +1,4 @@
 // How the ranks of a window come to reach each other.
-#include <cstring>
 #include <utility>
 
 #include "transport/messages/service.h"
@@ -27,7 +26,9 @@ class Window::Maker {
     std::vector<std::optional<Segment>> segments(spec_.shape.size);
     const auto accept = [&](int rank, UniqueFd fd) {
       Segment segment = Segment::map(std::move(fd), rank, spec_.shape);
-      if (is_neighbor(rank)) segments[rank].emplace(std::move(segment));
+      if (!is_neighbor(rank)) return;
+      segments[rank].emplace(std::move(segment));
+      use(*segments[rank], rank);
     };
     const std::vector<bool> reached = shm::exchange_memory(
         rendezvous_, spec_.rank, spec_.shape.size, mine ? mine->fd() : -1, accept, deadline_);
@@ -60,6 +61,14 @@ class Window::Maker {
     spec_.service->meet(remote, endpoint_of, deadline_);
   }
 
+  // Ends what its own thread does with peers.
+  void give_up() {
+    if (spec_.service) spec_.service->close(spec_.channel);
+    if (!landings) return;
+    spec_.device.carrier->stop();
+    landings->shutdown();
+  }
+
   void check() const {
     if (refused) throw *refused;
   }
@@ -67,11 +76,30 @@ class Window::Maker {
  private:
   void make_memory(bool shared) {
     try {
-      mine.emplace(Segment::create(spec_.rank, spec_.shape, spec_.in_neighbors, shared));
+      Segment segment = Segment::create(spec_.rank, spec_.shape, spec_.in_neighbors, shared);
+      use(segment, spec_.rank);
+      mine.emplace(std::move(segment));
       refused.reset();
     } catch (const Error& error) {
       refused = error;
     }
+  }
+
+  void use(Segment& segment, int rank) {
+    const Device& device = spec_.device;
+    if (!device.calls) return;
+    segment.use(device.calls.get(), device.values_of ? device.values_of(rank) : nullptr);
+  }
+
+  // What the service's thread works on, and with what.
+  const Arithmetic* service() const {
+    return spec_.device.service ? spec_.device.service.get() : &host_arithmetic();
+  }
+
+  OutboxArithmetic outbox() const {
+    const Device& device = spec_.device;
+    if (device.carrier) return {device.parcels.get(), service()};
+    return device.calls ? OutboxArithmetic{device.calls.get(), service()} : OutboxArithmetic{};
   }
 
   bool is_neighbor(int rank) const {
@@ -88,6 +116,7 @@ class Window::Maker {
 
   void add_remote(const std::vector<int>& remote) {
     const auto channel = std::make_shared<RemotePeers>(spec_.shape.size);
+    if (spec_.device.carrier) landings = std::make_shared<Queue>();
     for (int rank : remote) {
       RemoteEdge edge{spec_.name,
                       spec_.rank,
@@ -98,9 +127,21 @@ class Window::Maker {
                       has(spec_.out_neighbors, rank),
                       std::nullopt,
                       &mine->mutex_of(rank),
-                      std::nullopt};
-      if (has(spec_.in_neighbors, rank)) edge.mailbox = mine->mailbox_of(rank);
-      if (spec_.shape.readable) edge.shown = mine->own();
+                      std::nullopt,
+                      {},
+                      nullptr,
+                      nullptr};
+      edge.outbox = outbox();
+      edge.carrier = spec_.device.carrier;
+      edge.landings = landings;
+      if (has(spec_.in_neighbors, rank)) {
+        edge.mailbox = mine->mailbox_of(rank);
+        edge.mailbox->arithmetic = service();
+      }
+      if (spec_.shape.readable) {
+        edge.shown = mine->own();
+        edge.shown->arithmetic = service();
+      }
       auto peer = std::make_unique<RemotePeer>(std::move(edge));
       channel->add(rank, peer.get());
       peers[rank] = std::move(peer);
@@ -115,6 +156,7 @@ class Window::Maker {
  public:
   std::optional<Segment> mine;
   Peers peers;
+  std::shared_ptr<Queue> landings;
   std::optional<Error> refused;
 };
 
@@ -127,15 +169,17 @@ std::unique_ptr<Window> Window::create(Spec spec, const std::byte* own,
     maker.meet_by_messages();
     maker.check();
   } catch (...) {
-    if (spec.service) spec.service->close(spec.channel);
+    maker.give_up();
     throw;
   }
-  std::unique_ptr<Window> window(
-      new Window(std::move(spec), std::move(*maker.mine), std::move(maker.peers)));
+  spec.device.values_of = nullptr;  // the segments have them
+  std::unique_ptr<Window> window(new Window(std::move(spec), std::move(*maker.mine),
+                                            std::move(maker.peers), std::move(maker.landings)));
   Bytes first;
   if (!window->spec_.zero_init) {
-    first = make_bytes(window->spec_.shape.nbytes);
-    std::memcpy(first.get(), own, window->spec_.shape.nbytes);
+    const Shape& shape = window->spec_.shape;
+    first = window->arithmetic().allocate(shape.nbytes);
+    window->arithmetic().scale(shape.dtype, first.get(), own, 1, shape.nbytes);
   }
   for (int rank : window->spec_.in_neighbors) {
     window->inboxes_[rank] = std::make_unique<Inbox>(window->own_->mailbox_of(rank), first);

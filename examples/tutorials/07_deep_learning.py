@@ -404,9 +404,9 @@ if rank == 0:
 #   --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint host1:29400 train.py`. Ranks of one host
 #   share memory, others are reached through Gloo. `bluefog-pg topo auto -n 8 --ranks-per-host 4`
 #   says which topology suits that.
-# - **GPUs.** The honest state: parameters of `DecentralizedDataParallel` are on the CPU, because
-#   neighbours have no CUDA transport yet. Standard collectives hand CUDA tensors to NCCL, but that
-#   has not been verified on a GPU.
+# - **GPUs.** The same program with the module on a GPU: neighbours exchange parameters by NCCL or
+#   read each other's memory. That is compiled and tested against recorders of NCCL, and has not been
+#   run on a GPU yet.
 # - **What scripts do**: accumulate gradients (`no_sync`), clip, schedule, autocast (with
 #   `bluefog_pg.GradScaler`), `torch.compile`, run out of data at different times
 #   (`with model.join():`). README.md has them under "Training scripts".

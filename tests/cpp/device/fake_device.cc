@@ -58,6 +58,9 @@ class FakeGuard : public c10::impl::DeviceGuardImplInterface {
     state.log.push_back(concat("wait for ", number(event), " on ", stream.id()));
   }
   bool queryEvent(void*) const override { return events_done; }
+  void synchronizeStream(const c10::Stream& stream) const override {
+    state.log.push_back(concat("synchronize ", stream.id()));
+  }
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream& stream) const override {
     state.log.push_back(concat("uses memory on ", stream.id()));
   }

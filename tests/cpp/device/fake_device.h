@@ -23,7 +23,7 @@ std::vector<float> values(const at::Tensor& tensor);
 void set(const at::Tensor& tensor, const std::vector<float>& values);
 
 /// Calls of this thread since the last reset: "record 1 on 0", "wait for 1 on 7" (events, streams;
-/// both numbered by use), "uses memory on 7", and what others add.
+/// both numbered by use), "uses memory on 7", "synchronize 7", and what others add.
 std::vector<std::string>& log();
 
 /// Empties the log, makes stream 0 current, and starts counting streams and events anew.
