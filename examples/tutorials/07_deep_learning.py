@@ -405,8 +405,8 @@ if rank == 0:
 #   share memory, others are reached through Gloo. `bluefog-pg topo auto -n 8 --ranks-per-host 4`
 #   says which topology suits that.
 # - **GPUs.** The same program with the module on a GPU: neighbours exchange parameters by NCCL or
-#   read each other's memory. That is compiled and tested against recorders of NCCL, and has not been
-#   run on a GPU yet.
+#   read each other's memory. That is compiled and tested against recorders of NCCL, and has not
+#   been run on a GPU yet.
 # - **What scripts do**: accumulate gradients (`no_sync`), clip, schedule, autocast (with
 #   `bluefog_pg.GradScaler`), `torch.compile`, run out of data at different times
 #   (`with model.join():`). README.md has them under "Training scripts".
