@@ -47,7 +47,7 @@ endif()
 
 set(BLUEFOG_CUDA_ENABLED OFF)
 if(SANITIZE)
-  set(_cuda_missing "only the core is built for a sanitizer")
+  set(_cuda_missing "a sanitizer does not see what runs on a GPU")
 elseif(BLUEFOG_CUDA STREQUAL "AUTO")
   if(NOT _cuda_missing)
     set(BLUEFOG_CUDA_ENABLED ON)

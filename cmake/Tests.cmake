@@ -1,6 +1,6 @@
 # With GoogleTest, each TEST as its own ctest: bluefog_core_tests of tests/cpp/*.cc, and
 # bluefog_device_tests of tests/cpp/device/*.cc, which need torch. The target bluefog_tests builds
-# those that there are.
+# those that there are; for the thread sanitizer, the first alone.
 
 find_package(GTest QUIET)
 if(NOT GTest_FOUND)
@@ -14,7 +14,7 @@ target_link_libraries(bluefog_core_tests PRIVATE bluefog_core GTest::gtest GTest
 gtest_discover_tests(bluefog_core_tests DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300)
 add_custom_target(bluefog_tests DEPENDS bluefog_core_tests)
 
-if(NOT SANITIZE)
+if(TARGET bluefog_device)
   add_executable(bluefog_device_tests ${DEVICE_TEST_SOURCES})
   target_include_directories(bluefog_device_tests PRIVATE tests/cpp)
   target_link_libraries(bluefog_device_tests PRIVATE bluefog_device GTest::gtest GTest::gtest_main)

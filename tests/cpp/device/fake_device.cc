@@ -156,7 +156,7 @@ TORCH_LIBRARY_IMPL(bluefog, PrivateUse1, library) { library.impl("combine", comb
 
 at::Tensor tensor(std::int64_t numel, at::ScalarType dtype) {
   at::Tensor made = at::empty({numel}, at::TensorOptions(device()).dtype(dtype));
-  std::memset(made.mutable_data_ptr(), 0, made.nbytes());
+  if (numel > 0) std::memset(made.mutable_data_ptr(), 0, made.nbytes());
   return made;
 }
 
