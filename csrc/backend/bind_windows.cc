@@ -185,8 +185,12 @@ void bind_windows(py::module_& module) {
           })
       .def(
           "is_lost", [](TensorWindow& self, int rank) { return self.window().lost(rank); },
-          py::arg("rank"))
-      .def_property_readonly("nbytes", [](TensorWindow& self) { return self.window().nbytes(); })
+          py::arg("rank"), no_gil)
+      .def_property_readonly("nbytes",
+                             [](TensorWindow& self) {
+                               const GilReleased released;  // a window that closes may need it
+                               return self.window().nbytes();
+                             })
       .def_property_readonly("memory",
                              [](TensorWindow& self) { return self.window().spec().device.memory; })
       .def_static("check", &check_tensor, py::arg("tensor"), py::arg("window"))
