@@ -191,6 +191,7 @@ def defaults(rank, nproc, transport):
     x = scalar(rank)
     with bf.Window(x, "x", topology=graph) as window:
         assert bf.get_topology() is None
+        assert window.memory == "host memory"
         window.put()
         barrier()
         sources = sorted(graph.predecessors(rank))
