@@ -228,7 +228,7 @@ def test_kernels_on_the_cpu():
 
 
 def test_ranks_on_the_cpu():
-    assert len(check("gpu.ranks", "--ranks", "4", "--seconds", "200")) == 21
+    assert len(check("gpu.ranks", "--ranks", "4", "--seconds", "200")) == 23
 
 
 def test_streams_on_the_cpu():
