@@ -1,6 +1,7 @@
 """What exchanges over a slow link add to a training step: AWC and ATC beside no communication.
 
     sudo python benchmarks/overlap.py --bounds 0.3 0.5 0.69
+    sudo python benchmarks/overlap.py --only awc --samples 15
     sudo python benchmarks/overlap.py --sleep 8  # layers that take 8 ms forward, 16 ms backward
 
 Two ranks, one thread each, in network namespaces of their own. What they send is limited by tc tbf
@@ -15,8 +16,9 @@ are free for the exchange. Then only the order of things counts, even on a busy 
 
 ratio: time / time without communication. cpu: CPU time of the process likewise, all threads; what
 it has more than 1 is the work of Gloo, the kernel's network and the averaging, which takes cores
-from the computation where these are scarce (on an AMD EPYC about 3.6 ms per MB, most of it in the
-kernel's TCP, so the default model has few bytes for what it computes). wait: ms that the program
+from the computation where these are scarce (most of it in the kernel's TCP, so the default model
+has few bytes for what it computes). Frames have 64 KB, which is what a kernel gives to a NIC; with
+--mtu 1500 the ranks' cores do what NICs do, and a wakeup for each frame. wait: ms that the program
 waited for averages.
 """
 
@@ -42,6 +44,7 @@ from bluefog_pg.group import backend_of
 
 TIMEOUT = 900.0  # s, of everything
 PROMISED = {"awc": 1.05, "atc, in backward": 1.10, "atc, in backward, 1 awc": 1.10}
+BASE = "no communication"
 BELOW = 0.7  # the bound up to which that is promised
 Row = dict[str, Any]
 
@@ -83,7 +86,7 @@ class Contender:
 def contenders(args: argparse.Namespace) -> dict[str, Contender]:
     hybrid = bf.algorithms.ATC(awc_blocks=1)
     return {
-        "no communication": contender(args, make_model(args)),
+        BASE: contender(args, make_model(args)),
         "awc": contender(args, wrapped(args, "awc")),
         "atc, waits first": contender(args, wrapped(args, "atc")),
         "atc": contender(args, wrapped(args, "atc", lazy_combine=True)),
@@ -164,9 +167,10 @@ def measure(args: argparse.Namespace, bound: float) -> list[Row]:
         compute.add_sample(args.steps)
     nbytes = sum(p.nbytes for p in make_model(args).parameters())
     rate = nbytes / (bound * compute.median("time"))
-    links.set_rate(rate)
+    links.set_rate(rate, args.mtu)
     alone = exchange_time(args)
     ways = contenders(args)
+    ways = {name: way for name, way in ways.items() if name in (BASE, *(args.only or ways))}
     for _ in range(args.samples):
         for way in ways.values():
             way.add_sample(args.steps)
@@ -210,7 +214,7 @@ def gather(value: object) -> list[Any]:
 
 
 def run_rank(args: argparse.Namespace) -> None:
-    rank = links.join()
+    rank = links.join(args.mtu)
     torch.set_num_threads(1)
     dist.init_process_group("bluefog", timeout=timedelta(seconds=60))
     transport = backend_of(None).transport_of(1 - rank)
@@ -238,6 +242,8 @@ def parse() -> argparse.Namespace:
     add("--width", type=int, default=128)
     add("--layers", type=int, default=12)
     add("--batch", type=int, default=16384)
+    add("--only", nargs="+", metavar="CONTENDER", help='"awc", "atc, in backward", ...')
+    add("--mtu", type=int, default=links.MTU, help="bytes of a frame")
     add("--sleep", type=float, help="ms that each layer sleeps in its forward pass")
     add("--steps", type=int, default=4, help="in a sample")
     add("--samples", type=int, default=7)

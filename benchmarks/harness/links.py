@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 DEVICE = "link0"
 PORT = 29500  # of the store; in a namespace of our own all ports are free
-LEAST_BURST = 1 << 14  # bytes
+# Bytes of a frame. A NIC cuts what the kernel gives it, up to 64 KB, into the frames of the wire,
+# and puts together what arrives. With frames of 1500 bytes the ranks' cores would do that here.
+MTU = 65_000
 TOOLS = ("unshare", "ip", "tc")
 
 
@@ -50,22 +52,22 @@ def start(arguments: Sequence[str], timeout: float) -> int:
             rank.wait()
 
 
-def join() -> int:
+def join(mtu: int = MTU) -> int:
     """Called by each rank first: waits for its end of the link, and takes its address."""
     print("in its namespace", flush=True)
     sys.stdin.read()
     rank = int(os.environ["RANK"])
     _run("ip", "link", "set", "lo", "up")
     _run("ip", "address", "add", f"{_address(rank)}/24", "dev", DEVICE)
-    _run("ip", "link", "set", DEVICE, "up")
+    _run("ip", "link", "set", DEVICE, "mtu", str(mtu), "up")
     return rank
 
 
-def set_rate(bytes_per_second: float | None) -> None:
-    """Limits what this rank sends; None: no limit. Bursts are those of 4 ms."""
+def set_rate(bytes_per_second: float | None, mtu: int = MTU) -> None:
+    """Limits what this rank sends; None: no limit. Bursts: those of 4 ms, at least two frames."""
     subprocess.run(["tc", "qdisc", "del", "dev", DEVICE, "root"], capture_output=True)
     if bytes_per_second is not None:
-        burst = int(max(LEAST_BURST, 0.004 * bytes_per_second))
+        burst = int(max(2 * mtu, 0.004 * bytes_per_second))
         limits = ["rate", f"{int(8 * bytes_per_second)}bit", "burst", str(burst)]
         limits += ["latency", "400ms"]  # more than fits into the buffers of the sockets
         _run("tc", "qdisc", "add", "dev", DEVICE, "root", "tbf", *limits)
