@@ -44,9 +44,8 @@ class NcclCarrier : public window::Carrier {
 
   std::byte* outgoing(int to) const override { return puts_->outgoing(to); }
   std::byte* landing(int from) const override { return puts_->landing(from); }
-  void put(int to) override {
-    puts_->put(to, stream_);
-  }  // what fills outgoing() has been waited for
+  // Behind nothing: what has filled outgoing() has been waited for.
+  void put(int to) override { puts_->put(to, stream_); }
 
   void await(int from) override {
     const Awaiting awaiting(awaiting_);

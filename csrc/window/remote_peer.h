@@ -2,8 +2,8 @@
 //
 // Its mailbox here is one like any other, in this rank's own memory; who writes it is the service's
 // thread, with what comes from the peer, or, where a carrier brings that, the thread that waits for
-// it to land. What this rank sends goes through an outbox. Neither
-// side's program takes part: a peer that computes, or waits, is answered for by its service.
+// it to land. What this rank sends goes through an outbox. Neither side's program takes part: a
+// peer that computes, or waits, is answered for by its service.
 #pragma once
 
 #include <condition_variable>
@@ -85,6 +85,7 @@ class RemotePeer : public Peer {
   void post_parcel(std::uint64_t number, const Parcel& parcel);
   void after_landings(std::function<void()> call);
   void land(const messages::Header& header);
+  void break_off(const Error& error);
   void apply(const messages::Header& header, const std::byte* value);
   void show(std::uint64_t ticket);
   void unlock_locked();

@@ -71,13 +71,21 @@ void RemotePeer::land(const Header& header) {
       edge_.carrier->await(edge_.rank);
       apply(header, edge_.carrier->landing(edge_.rank));
     } catch (const Error& error) {
-      {
-        const std::lock_guard lock(mutex_);
-        broken_ = error;
-      }
-      changed_.notify_all();
+      break_off(error);
+    } catch (const std::exception& error) {  // the device's
+      break_off(Error(ErrorCode::kSystem,
+                      concat("rank ", edge_.self, " could not take what rank ", edge_.rank,
+                             " sent in window '", edge_.window, "': ", error.what())));
     }
   });
+}
+
+void RemotePeer::break_off(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    broken_ = error;
+  }
+  changed_.notify_all();
 }
 
 void RemotePeer::apply(const Header& parcel, const std::byte* value) {
