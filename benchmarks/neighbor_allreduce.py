@@ -4,13 +4,15 @@
 
 A sample is a block of calls, timed from the first rank's start to the last one's end; contenders
 take turns. algbw = S / t and busbw = S * d / t with S bytes and d in-neighbours. #wrong counts
-elements, of all ranks and steps of the topology. "bluefog alone" exchanges nothing.
+elements, of all ranks and steps of the topology. "bluefog alone" exchanges nothing. "bluefog, TCP"
+goes over the loopback, as between hosts.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from harness import alone, rivals
 from harness.benchmark import Benchmark, main
 from harness.case import OFFSET, Block, Case, Contender
@@ -25,6 +27,7 @@ def contenders(case: Case) -> dict[str, Make]:
     ways = {
         "bluefog": lambda: bluefog(case, case.x, case.y),
         "bluefog, own memory": lambda: bluefog(case, case.fill(case.own()), case.own()),
+        "bluefog, TCP": lambda: bluefog(case, case.x, case.y, case.world.tcp),
         "gloo": lambda: gloo(case),
     }
     if case.nbytes <= alone.LARGEST:
@@ -63,8 +66,10 @@ def roundings(case: Case, step: int) -> int:
     return 0 if exact else 3 + len(at.sources)
 
 
-def bluefog(case: Case, x: torch.Tensor, y: torch.Tensor) -> Contender:
-    group = case.world.bluefog
+def bluefog(
+    case: Case, x: torch.Tensor, y: torch.Tensor, group: dist.ProcessGroup | None = None
+) -> Contender:
+    group = group or case.world.bluefog
 
     def call(step: int) -> None:
         bf.neighbor_allreduce(x, step=step, out=y, group=group)

@@ -37,12 +37,13 @@ class BluefogOptions(Backend.Options):
     """Options of one group: ``init_process_group("bluefog", pg_options=BluefogOptions(...))``.
 
     Args:
-        transport: how neighbours are reached on the CPU: "auto" (shared memory on one host, Gloo
-            elsewhere), "shm" (an error where some rank is on another host) or "gloo".
+        transport: how neighbours are reached on the CPU: "auto" (shared memory on one host, TCP
+            elsewhere), "shm" (an error where some rank is on another host), "tcp", or "gloo" (TCP
+            by torch's Gloo backend). The same on all ranks.
         host_collectives: whether standard collectives on the CPU go through shared memory as well
-            where all ranks of the group are on one host; otherwise, and with transport="gloo", they
-            go to Gloo. The same on all ranks. The environment variable BLUEFOG_HOST_COLLECTIVES=0
-            turns it off too.
+            where all ranks of the group are on one host; otherwise, and with transport="tcp" or
+            "gloo", they go to Gloo. The same on all ranks. The environment variable
+            BLUEFOG_HOST_COLLECTIVES=0 turns it off too.
         own_communicator: whether neighbor operations on GPUs have an NCCL communicator of their
             own, with deadlines and records, instead of ProcessGroupNCCL's. The same on all ranks.
             Needs a build with nvcc and nccl.h.

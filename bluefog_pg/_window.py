@@ -11,7 +11,7 @@ done by the rank that calls them; the other rank need not take part, and may be 
 Only mutexes, making and freeing a window wait for others, and between hosts a get, which asks for
 what it reads. `bluefog_pg.windows` has the same as functions with BlueFog's names.
 
-Ranks of one host write into each other's memory. Between hosts, and with transport="gloo", they
+Ranks of one host write into each other's memory. Between hosts, and with transport="tcp", they
 send messages, which a thread of the other rank takes and answers: what was put is there a little
 later, at the latest after `flush`.
 """

@@ -6,7 +6,7 @@ file(GLOB_RECURSE _all CONFIGURE_DEPENDS csrc/*.cc csrc/*.cu)
 file(GLOB CORE_SOURCES CONFIGURE_DEPENDS
      csrc/base/*.cc csrc/plan/*.cc csrc/kernels/*.cc
      csrc/transport/*.cc csrc/transport/loopback/*.cc csrc/transport/faulty/*.cc
-     csrc/transport/shm/*.cc csrc/transport/messages/*.cc csrc/window/*.cc
+     csrc/transport/shm/*.cc csrc/transport/tcp/*.cc csrc/transport/messages/*.cc csrc/window/*.cc
      csrc/backend/executor.cc csrc/backend/agreement.cc csrc/backend/sink.cc
      csrc/backend/shares.cc)
 # Results must not depend on whether the machine fuses a * b + c into one rounding.

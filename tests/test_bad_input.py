@@ -290,7 +290,11 @@ def wrong_groups(rank, n):
         raises(ValueError, "no topology is set", call=A(X, group=pair))  # it has its own
         raises(ValueError, "ranks 0 to 1", call=A(X, src_weights=[2], dst_weights=[], group=pair))
     still_works(rank)
-    raises(ValueError, '"auto", "shm" or "gloo"', call=partial(bf.BluefogOptions, transport="tcp"))
+    raises(
+        ValueError,
+        '"auto", "shm", "tcp" or "gloo"',
+        call=partial(bf.BluefogOptions, transport="rdma"),
+    )
     raises(TypeError, "incompatible", call=partial(bf.BluefogOptions, cuda=3))
     raises(ValueError, "at least 1", call=partial(bf.BluefogOptions, communication_streams=0))
     raises(ValueError, "any number", call=partial(bf.BluefogOptions, max_neighbors=-1))

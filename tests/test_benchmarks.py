@@ -21,7 +21,7 @@ MODEL = ["--model", "mlp"]
 MODULES = ("case", "measure", "table", "world")
 
 CONTENDERS = {
-    "neighbor_allreduce": {"bluefog", "bluefog, own memory", "gloo"},
+    "neighbor_allreduce": {"bluefog", "bluefog, own memory", "bluefog, TCP", "gloo"},
     "neighbor_allgather": {"bluefog", "bluefog, own memory", "gloo"},
     "win_put": {"bluefog", "bluefog, two-sided"},
     "all_reduce": {"bluefog", "bluefog, own memory", "gloo"},
@@ -110,7 +110,7 @@ def test_overlap(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     if done.stdout.startswith("# skipped: "):
         pytest.skip(done.stdout)
-    assert done.stdout.startswith("# 2 ranks on ") and "over gloo" in done.stdout
+    assert done.stdout.startswith("# 2 ranks on ") and "over tcp" in done.stdout
     rows = {row["contender"]: row for row in map(json.loads, file.read_text().splitlines())}
     assert rows["no communication"]["ratio"] == 1 and rows["no communication"]["wait"] == 0
     assert set(rows) > {"awc", "atc", "atc, in backward"}

@@ -231,7 +231,7 @@ def turned_off(rank, n, way):
     averages(rank, n)
 
 
-@pytest.mark.parametrize("way", ["option", "environment", "gloo", "two hosts"])
+@pytest.mark.parametrize("way", ["option", "environment", "tcp", "gloo", "two hosts"])
 def test_turned_off(way):
     env = {"BLUEFOG_HOST_COLLECTIVES": "0"} if way == "environment" else {}
     run_ranks(turned_off, 3, way, env=env)

@@ -48,7 +48,8 @@ def every_dtype_and_shape(rank, n, transport):
 
 
 @pytest.mark.parametrize(
-    ("transport", "env"), [("shm", {}), ("shm", SMALL_RING), ("gloo", {}), ("mixed", {})]
+    ("transport", "env"),
+    [("shm", {}), ("shm", SMALL_RING), ("tcp", {}), ("gloo", {}), ("mixed", {})],
 )
 def test_equals_the_dense_product(transport, env):
     run_ranks(every_dtype_and_shape, 4, transport, env=env)
@@ -192,7 +193,7 @@ def random_averages(rank, n, transport):
 def test_transports_and_runs_agree_bit_for_bit():
     first = run_ranks(random_averages, 4, "auto")
     assert run_ranks(random_averages, 4, "shm", env=SMALL_RING) == first
-    assert run_ranks(random_averages, 4, "gloo") == first
+    assert run_ranks(random_averages, 4, "tcp") == first
     assert run_ranks(random_averages, 4, "mixed") == first
 
 
@@ -231,6 +232,6 @@ def threads(rank, nproc, n, transport):
                 future.result()
 
 
-@pytest.mark.parametrize(("n", "transport"), [(8, "shm"), (8, "gloo"), (16, "auto")])
+@pytest.mark.parametrize(("n", "transport"), [(8, "shm"), (8, "tcp"), (8, "gloo"), (16, "auto")])
 def test_ranks_as_threads_of_one_process(n, transport):
     run_ranks(threads, 1, n, transport)

@@ -10,8 +10,8 @@ from support import assert_same, start, value_of
 import bluefog_pg as bf
 
 INTEGERS = [torch.int32, torch.int64]
-OF_TWO = pytest.mark.parametrize("transport", ["auto", "gloo"])
-OF_MORE = pytest.mark.parametrize("transport", ["auto", "gloo", "mixed"])
+OF_TWO = pytest.mark.parametrize("transport", ["auto", "tcp"])
+OF_MORE = pytest.mark.parametrize("transport", ["auto", "tcp", "mixed"])
 
 
 def barrier():

@@ -73,7 +73,7 @@ def push_sum(rank, nproc, transport, seed):
 
 
 @pytest.mark.parametrize(
-    ("transport", "seed"), [("auto", 0), ("auto", 1), ("gloo", 2), ("mixed", 3)]
+    ("transport", "seed"), [("auto", 0), ("auto", 1), ("tcp", 2), ("mixed", 3)]
 )
 def test_asynchronous_push_sum(transport, seed):
     n = 8
@@ -132,7 +132,7 @@ def push_until_death(rank, nproc, transport, victim, rounds):
 
 
 @pytest.mark.parametrize(
-    ("transport", "rounds"), [("auto", 1), ("auto", 30), ("auto", 101), ("gloo", 1), ("gloo", 40)]
+    ("transport", "rounds"), [("auto", 1), ("auto", 30), ("auto", 101), ("tcp", 1), ("tcp", 40)]
 )
 def test_mass_is_conserved_when_a_rank_is_killed(transport, rounds):
     """What the dead had shown and what was in its mailboxes, and on the way there, is known."""
@@ -187,7 +187,7 @@ def paces(rank, nproc, transport):
     return sum(r[0] for r in rounds) / 6, sum(r[1] for r in rounds) / 6, in_step, waited
 
 
-@pytest.mark.parametrize("transport", ["auto", "gloo"])
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
 def test_a_slow_rank_does_not_slow_its_neighbours(transport):
     results = run_ranks(paces, 4, transport, timeout=120)
     for alone, beside, in_step, waited in results[1:]:

@@ -15,7 +15,7 @@ from support import raises, start, store
 
 import bluefog_pg as bf
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "gloo"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "tcp"])
 
 
 def making(rank, nproc, transport):
@@ -228,7 +228,7 @@ def leaks(rank, nproc, transport):
             window.put(async_op=True).wait()
             comes_to(1, window_threads)
             assert mapped() == (nproc if transport == "auto" else 0)
-            assert message_threads() == (transport == "gloo")
+            assert message_threads() == (transport == "tcp")
             window.get()
             dist.barrier()
 

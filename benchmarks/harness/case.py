@@ -104,7 +104,8 @@ class Case:
 def rounds_of(topology: str, world: World) -> list[Round]:
     """Makes `topology` the group's and returns its steps. Collective."""
     graph = resolve(topology, world.size)
-    bf.set_topology(graph, group=world.bluefog)
+    for group in (world.bluefog, world.tcp):
+        bf.set_topology(graph, group=group)
     is_schedule = isinstance(graph, bf.Schedule)
     steps = [graph(step) for step in range(graph.period or 1)] if is_schedule else [graph]
     return [Round(*recv_weights(g, world.rank), send_ranks(g, world.rank)) for g in steps]

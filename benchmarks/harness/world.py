@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import bluefog_pg as bf
 from harness.launch import adopt_mpi_ranks
 
 _TIMEOUT = timedelta(seconds=60)  # for a contender whose peer has failed
@@ -22,6 +23,7 @@ class World:
     rank: int
     size: int
     bluefog: dist.ProcessGroup
+    tcp: dist.ProcessGroup  # bluefog's, as if every rank had a host of its own
     gloo: dist.ProcessGroup
     mpi: Any  # mpi4py.MPI, or None
 
@@ -32,11 +34,13 @@ class World:
         torch.set_num_threads(1)
         dist.init_process_group("gloo", timeout=_TIMEOUT)
         bluefog = dist.new_group(backend="bluefog", timeout=_TIMEOUT)
+        options = bf.BluefogOptions(transport="tcp")
+        tcp = dist.new_group(backend="bluefog", timeout=_TIMEOUT, pg_options=options)
         gloo = dist.new_group(backend="gloo", timeout=_TIMEOUT)
         mpi = None
         if with_mpi:
             from mpi4py import MPI as mpi
-        return World(dist.get_rank(), dist.get_world_size(), bluefog, gloo, mpi)
+        return World(dist.get_rank(), dist.get_world_size(), bluefog, tcp, gloo, mpi)
 
     def gather(self, value: Any) -> list[Any]:
         """Returns all ranks' values, on all ranks."""

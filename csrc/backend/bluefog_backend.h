@@ -112,8 +112,8 @@ class BluefogBackend : public c10d::Backend {
   /// allocated yet.
   std::string symmetricMemoryRefusal() const;
 
-  /// "shm" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing has yet:
-  /// collective.
+  /// "shm", "tcp" or "gloo": how neighbor operations reach `peer`. Connects the group if nothing
+  /// has yet: collective.
   std::string transportOf(int peer);
 
   // ---- One-sided memory (windows.cc)
@@ -131,7 +131,7 @@ class BluefogBackend : public c10d::Backend {
 
 #ifdef C10D_BACKEND_HAS_WINDOW
   // torch's own windows (c10d_window.cc).
-  bool supportsWindow() const override { return options_->transport != "gloo"; }
+  bool supportsWindow() const override { return shares_memory(options_->transport); }
   c10::intrusive_ptr<c10d::Window> new_window(const std::optional<at::Tensor>& tensor) override;
 
   /// Collective: hands `own` to all ranks of the host, and theirs to `accept`.

@@ -7,6 +7,7 @@
 #include "transport/gloo/gloo_transport.h"
 #include "transport/routed.h"
 #include "transport/shm/handshake.h"
+#include "transport/tcp/tcp_transport.h"
 
 namespace bluefog {
 namespace {
@@ -25,10 +26,14 @@ bool everybody_local(const Rendezvous& rendezvous, int rank, int size, bool all_
 }  // namespace
 
 void check_transport_name(const std::string& name) {
-  if (name != "auto" && name != "shm" && name != "gloo") {
+  if (!shares_memory(name) && name != "tcp" && name != "gloo") {
     fail(ErrorCode::kUsage, "transport \"", name,
-         "\" is unknown; use \"auto\", \"shm\" or \"gloo\"");
+         "\" is unknown; use \"auto\", \"shm\", \"tcp\" or \"gloo\"");
   }
+}
+
+bool shares_memory(const std::string& transport) {
+  return transport == "auto" || transport == "shm";
 }
 
 bool may_share_host(const Rendezvous& rendezvous, int size, bool wanted) {
@@ -42,7 +47,7 @@ bool may_share_host(const Rendezvous& rendezvous, int size, bool wanted) {
 }
 
 HostPart connect_host(const ConnectOptions& options, const Rendezvous& rendezvous) {
-  if (options.transport == "gloo") return {};
+  if (!shares_memory(options.transport)) return {};
   auto shm = shm::ShmTransport::connect(rendezvous, options.rank, options.size, options.env,
                                         options.deadline);
   bool all_local = true;
@@ -53,33 +58,38 @@ HostPart connect_host(const ConnectOptions& options, const Rendezvous& rendezvou
   return {std::move(shm), everybody};
 }
 
-Connection connect_transport(const ConnectOptions& options, HostPart host,
-                             const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo) {
-  std::vector<std::string> names(options.size, "gloo");
+Connection connect_on_host(HostPart host, const ConnectOptions& options) {
+  std::vector<std::string> names(options.size, "shm");
   names[options.rank] = "self";
-  if (!host.shm) {
-    return {std::make_unique<GlooTransport>(make_gloo()), std::move(names)};
-  }
+  return {std::move(host.shm), std::move(names)};
+}
+
+Connection connect_transport(const ConnectOptions& options, HostPart host,
+                             const Rendezvous& rendezvous,
+                             const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo) {
+  if (host.everybody) return connect_on_host(std::move(host), options);
+  const std::string far = options.transport == "gloo" ? "gloo" : "tcp";
+  std::vector<std::string> names(options.size, "shm");
+  names[options.rank] = "self";
   std::vector<int> remote;
   for (int peer = 0; peer < options.size; ++peer) {
-    if (peer == options.rank) continue;
-    if (host.shm->reaches(peer)) {
-      names[peer] = "shm";
-    } else {
-      remote.push_back(peer);
-    }
-  }
-  if (host.everybody) {
-    return {std::move(host.shm), std::move(names)};
+    if (peer == options.rank || (host.shm && host.shm->reaches(peer))) continue;
+    names[peer] = far;
+    remote.push_back(peer);
   }
   if (options.transport == "shm") {
     fail(ErrorCode::kUsage, "transport \"shm\" was asked for, but rank ", options.rank,
          " and some others are not on ", "the same host or may not share memory",
          remote.empty() ? "" : ": " + name_ranks(remote), "; use \"auto\"");
   }
-  std::vector<std::unique_ptr<Transport>> transports;
-  transports.push_back(
-      std::make_unique<GlooTransport>(make_gloo()));  // before shm, see RoutedTransport
+  std::vector<std::unique_ptr<Transport>> transports;  // in the order that RoutedTransport wants
+  if (far == "gloo") {
+    transports.push_back(std::make_unique<GlooTransport>(make_gloo()));
+  } else {
+    transports.push_back(tcp::TcpTransport::connect(rendezvous, options.rank, options.size, remote,
+                                                    Env::interface(), options.deadline));
+  }
+  if (!host.shm) return {std::move(transports.front()), std::move(names)};
   transports.push_back(std::move(host.shm));
   std::vector<int> routes(options.size);
   std::transform(names.begin(), names.end(), routes.begin(),

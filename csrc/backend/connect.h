@@ -15,7 +15,7 @@
 namespace bluefog {
 
 struct ConnectOptions {
-  std::string transport;  // "auto", "shm", "gloo"
+  std::string transport;  // as in BluefogOptions
   int rank;
   int size;
   Env env;
@@ -24,17 +24,20 @@ struct ConnectOptions {
 
 /// The ranks that this one reaches through shared memory.
 struct HostPart {
-  std::unique_ptr<shm::ShmTransport> shm;  // null with transport "gloo"
+  std::unique_ptr<shm::ShmTransport> shm;  // null where shares_memory() is false
   bool everybody = false;  // every rank reaches every other one: the same on all ranks
 };
 
 struct Connection {
   std::unique_ptr<Transport> transport;
-  std::vector<std::string> names;  // by rank: "shm" or "gloo"; "self" for this rank
+  std::vector<std::string> names;  // by rank: "shm", "tcp" or "gloo"; "self" for this rank
 };
 
 /// Throws Error(kUsage) that lists the known names.
 void check_transport_name(const std::string& name);
+
+/// Whether neighbours are reached through shared memory where that can be.
+bool shares_memory(const std::string& transport);
 
 /// Whether all ranks want it and run on one machine, as far as that can be told without trying to
 /// share memory: cheap. Collective over the group; the same on all ranks.
@@ -43,9 +46,13 @@ bool may_share_host(const Rendezvous& rendezvous, int size, bool wanted);
 /// Collective over the group.
 HostPart connect_host(const ConnectOptions& options, const Rendezvous& rendezvous);
 
-/// Collective over the group. `make_gloo` is called, on all ranks alike, only where some pair of
-/// ranks needs it. Throws Error(kUsage) where one does with transport "shm".
+/// For a part that has everybody.
+Connection connect_on_host(HostPart host, const ConnectOptions& options);
+
+/// Collective over the group. `make_gloo` is called, on all ranks alike, only with transport
+/// "gloo". Throws Error(kUsage) where some pair of ranks shares no memory with transport "shm".
 Connection connect_transport(const ConnectOptions& options, HostPart host,
+                             const Rendezvous& rendezvous,
                              const std::function<c10::intrusive_ptr<c10d::Backend>()>& make_gloo);
 
 }  // namespace bluefog

@@ -18,7 +18,7 @@ namespace bluefog {
 void BluefogBackend::meetOnHost() {
   const Env env = Env::read();
   const bool wanted =
-      options_->host_collectives && env.host_collectives && options_->transport != "gloo";
+      options_->host_collectives && env.host_collectives && shares_memory(options_->transport);
   if (getSize() == 1) {  // there is nobody to meet: it connects when it is used, if ever
     if (wanted) make_host_plans();
     return;
@@ -28,7 +28,7 @@ void BluefogBackend::meetOnHost() {
   if (!may_share_host(rendezvous, getSize(), wanted)) return;
   host_ = connect_host(connect_options(env), rendezvous);
   if (!host_.everybody) return;
-  adopt(connect_transport(connect_options(env), std::move(host_), makers_.edges));
+  adopt(connect_on_host(std::move(host_), connect_options(env)));
   make_host_plans();
 }
 
@@ -58,7 +58,7 @@ void BluefogBackend::connect() {
   ++connect_tries_;
   HostPart host = std::exchange(host_, {});
   if (!host.shm) host = connect_host(connect_options(env), rendezvous);
-  adopt(connect_transport(connect_options(env), std::move(host), makers_.edges));
+  adopt(connect_transport(connect_options(env), std::move(host), rendezvous, makers_.edges));
 }
 
 ConnectOptions BluefogBackend::connect_options(const Env& env) const {

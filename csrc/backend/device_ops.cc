@@ -56,7 +56,8 @@ device::PeerMemory& BluefogBackend::peers(at::Device device) {
 // Collective at the first time.
 bool BluefogBackend::on_one_host() {
   executor();
-  return std::ranges::none_of(transport_names_, [](auto& name) { return name == "gloo"; });
+  return std::ranges::all_of(transport_names_,
+                             [](auto& name) { return name == "shm" || name == "self"; });
 }
 
 at::Tensor BluefogBackend::allocateShared(int64_t size, at::ScalarType dtype, at::Device device) {

@@ -15,8 +15,8 @@ struct BluefogOptions : c10d::Backend::Options {
     return c10::make_intrusive<BluefogOptions>(*this);
   }
 
-  /// How neighbours are reached on the CPU: "auto" (shared memory on the same host, Gloo
-  /// elsewhere), "shm" (an error where some rank is on another host) or "gloo".
+  /// How neighbours are reached on the CPU: "auto" (shared memory on the same host, TCP elsewhere),
+  /// "shm" (an error where some rank is on another host), "tcp" or "gloo". The same on all ranks.
   std::string transport;
 
   /// Whether standard collectives on the CPU go through shared memory where all ranks of the group

@@ -87,7 +87,7 @@ window::Device BluefogBackend::window_device(at::Device device, window::Spec& sp
 
 window::Device BluefogBackend::shared_values(at::Device device, window::Spec& spec) {
   window::Device shared;
-  if (!options_->symmetric_memory || options_->transport == "gloo") return shared;
+  if (!options_->symmetric_memory || !shares_memory(options_->transport)) return shared;
   const std::size_t largest = over_all_ranks(spec.in_neighbors.size(), c10d::ReduceOp::MAX);
   const std::size_t nbytes = window::Segment::value_bytes(spec.shape, largest);
   const at::Tensor values = peers(device).allocate(static_cast<std::int64_t>(nbytes),

@@ -29,7 +29,7 @@ void GroupWindows::close() {
 
 // As edges are in neighbor operations.
 static window::Route route_of(const std::string& transport) {
-  if (transport == "gloo") return window::Route::kMessages;
+  if (!shares_memory(transport)) return window::Route::kMessages;
   return transport == "shm" ? window::Route::kShared : window::Route::kAny;
 }
 

@@ -17,8 +17,7 @@ class Deadline {
   /// (as long once more, at most 5 s). A party that waits for a third one until its own deadline
   /// then still has the time to serve the others.
   Deadline renewed() const {
-    const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(end_ - start_);
-    return in(timeout + std::min<std::chrono::milliseconds>(timeout, std::chrono::seconds(5)));
+    return in(timeout() + std::min<std::chrono::milliseconds>(timeout(), std::chrono::seconds(5)));
   }
 
   bool passed() const { return Clock::now() >= end_; }
@@ -33,7 +32,12 @@ class Deadline {
     return std::chrono::ceil<std::chrono::milliseconds>(left());
   }
 
-  /// Seconds from its setting to its end, for messages.
+  /// From its setting to its end.
+  std::chrono::milliseconds timeout() const {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(end_ - start_);
+  }
+
+  /// The same in seconds, for messages.
   double timeout_seconds() const { return std::chrono::duration<double>(end_ - start_).count(); }
 
   /// Seconds since this deadline was set, for messages.

@@ -12,8 +12,8 @@ class RoutedTransport : public Transport {
  public:
   /// routes[r] is the index in `transports` that serves rank r (any value for this rank itself).
   /// Each next() is served in this order on all ranks, so a transport that hands over its payload
-  /// without waiting for its peers to read it (gloo) comes before one that does wait (shm);
-  /// otherwise two ranks could wait for each other.
+  /// without waiting for its peers to read it (tcp, mostly) comes before one that does wait (shm).
+  /// Where one waits all the same, it is for ranks that are behind it in the stream.
   RoutedTransport(std::vector<std::unique_ptr<Transport>> transports, std::vector<int> routes);
 
   const char* name() const override { return "routed"; }

@@ -87,7 +87,7 @@ class Transport {
  public:
   virtual ~Transport() = default;
 
-  /// For messages and statistics: "shm", "gloo".
+  /// For messages and statistics: "shm", "tcp".
   virtual const char* name() const = 0;
 
   /// Starts this rank's part: greets every neighbour, waits for none of them to arrive.

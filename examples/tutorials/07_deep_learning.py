@@ -402,7 +402,7 @@ if rank == 0:
 #
 # - **Several hosts.** The script stays as it is. On each host: `torchrun --nnodes 2
 #   --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint host1:29400 train.py`. Ranks of one host
-#   share memory, others are reached through Gloo. `bluefog-pg topo auto -n 8 --ranks-per-host 4`
+#   share memory, others are reached over TCP. `bluefog-pg topo auto -n 8 --ranks-per-host 4`
 #   says which topology suits that.
 # - **GPUs.** The same program with the module on a GPU: neighbours exchange parameters by NCCL or
 #   read each other's memory. That is compiled and tested against recorders of NCCL, and has not

@@ -80,7 +80,7 @@ def averages_without_gradients(rank, nproc, transport):
         assert distance < (1e-3 if name in KEEP_THE_MEAN else 1e-2) * start.norm(), (name, distance)
 
 
-@pytest.mark.parametrize("transport", ["auto", "gloo", "mixed"])
+@pytest.mark.parametrize("transport", ["auto", "tcp", "mixed"])
 def test_the_mean_is_kept(transport):
     run_ranks(averages_without_gradients, 4, transport, timeout=120)
 
@@ -231,7 +231,7 @@ def goes_on_without_the_dead(rank, nproc, transport, name):
 
 
 @pytest.mark.parametrize(
-    ("transport", "name"), [*(("auto", name) for name in ALL), ("gloo", "ad_psgd")]
+    ("transport", "name"), [*(("auto", name) for name in ALL), ("tcp", "ad_psgd")]
 )
 def test_a_dead_rank_is_left_out(transport, name):
     values = run_ranks(goes_on_without_the_dead, 4, transport, name, timeout=60, dies=[3])[:3]

@@ -11,10 +11,10 @@ namespace bluefog::test {
 namespace {
 
 using messages::Channel;
-using messages::Endpoint;
 using messages::Header;
 using messages::Payload;
 using messages::Service;
+using tcp::Endpoint;
 
 constexpr std::uint64_t kChannel = 7;
 
@@ -150,13 +150,13 @@ TEST(MessagesTest, StrangersAreSentAway) {
   }
   Endpoint wrong = there;
   wrong.ask[0] = static_cast<char>(wrong.ask[0] + 1);
-  const Caught caught = catch_error([&] { messages::call(wrong, 0, 1, 2, Deadline::in(kPlenty)); });
+  const Caught caught = catch_error([&] { tcp::call(wrong, 0, 1, 2, Deadline::in(kPlenty)); });
   EXPECT_EQ(caught.code, ErrorCode::kSystem);
   EXPECT_NE(caught.what.find("rank 1 cannot reach rank 0 at"), std::string::npos) << caught.what;
   wrong = there;
   wrong.answer[0] = static_cast<char>(wrong.answer[0] + 1);
   EXPECT_NE(catch_error([&] {
-              messages::call(wrong, 0, 1, 2, Deadline::in(kPlenty));
+              tcp::call(wrong, 0, 1, 2, Deadline::in(kPlenty));
             }).what.find("somebody else took the call"),
             std::string::npos);
 }
@@ -164,13 +164,13 @@ TEST(MessagesTest, StrangersAreSentAway) {
 TEST(MessagesTest, WhatIsNoMessageEndsTheConnection) {
   Post post(3);
   const Endpoint there = Endpoint::unpack(post.endpoints[0], 0);
-  const UniqueFd one = messages::call(there, 0, 1, 3, Deadline::in(kPlenty));
+  const UniqueFd one = tcp::call(there, 0, 1, 3, Deadline::in(kPlenty));
   const std::string noise(200, 'x');
   ::send(one.get(), noise.data(), noise.size(), MSG_NOSIGNAL);
   EXPECT_EQ(post.recorders[0]->wait_for_loss(), std::vector<int>{1});
   EXPECT_NE(std::string(post.services[0]->lost(1)).find("it sent what is no message"),
             std::string::npos);
-  const UniqueFd two = messages::call(there, 0, 2, 3, Deadline::in(kPlenty));
+  const UniqueFd two = tcp::call(there, 0, 2, 3, Deadline::in(kPlenty));
   Header header;
   header.channel = kChannel;
   header.nbytes = 1ull << 60;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "lending.h"
 #include "transport/routed.h"
+#include "transport/tcp/tcp_transport.h"
 
 namespace bluefog::test {
 namespace {
@@ -25,20 +26,39 @@ std::vector<std::unique_ptr<Transport>> make_loopback(int n, LoopbackHub* hub) {
   return transports;
 }
 
-// Loopback where the sum of two ranks is even, shared memory where it is odd.
-std::vector<std::unique_ptr<Transport>> make_routed(int n, LoopbackHub* hub, const Env& env) {
+// The `far` ones where the sum of two ranks is even, shared memory where it is odd.
+std::vector<std::unique_ptr<Transport>> make_routed(int n,
+                                                    std::vector<std::unique_ptr<Transport>> far,
+                                                    const Env& env) {
   auto shm = make_shm(n, env);
-  auto loopback = make_loopback(n, hub);
   std::vector<std::unique_ptr<Transport>> routed;
   for (int rank = 0; rank < n; ++rank) {
     std::vector<std::unique_ptr<Transport>> transports;
-    transports.push_back(std::move(loopback[rank]));
+    transports.push_back(std::move(far[rank]));
     transports.push_back(std::move(shm[rank]));
     std::vector<int> routes;
     for (int peer = 0; peer < n; ++peer) routes.push_back((rank + peer) % 2);
     routed.push_back(std::make_unique<RoutedTransport>(std::move(transports), std::move(routes)));
   }
   return routed;
+}
+
+std::vector<int> others(int n, int rank) {
+  std::vector<int> ranks;
+  for (int peer = 0; peer < n; ++peer) {
+    if (peer != rank) ranks.push_back(peer);
+  }
+  return ranks;
+}
+
+std::vector<std::unique_ptr<Transport>> make_tcp(int n) {
+  Store store;
+  std::vector<std::unique_ptr<Transport>> transports(n);
+  run_ranks(n, [&](int rank) {
+    transports[rank] = tcp::TcpTransport::connect(store.rendezvous(rank), rank, n, others(n, rank),
+                                                  "lo", Deadline::in(kPlenty));
+  });
+  return transports;
 }
 
 // Every `step`-th rank lends its payloads.
@@ -128,8 +148,8 @@ std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env) 
 }
 
 const std::vector<std::string>& Group::kinds() {
-  static const std::vector<std::string> kinds{"loopback", "shm",  "shm_tiny",
-                                              "routed",   "lent", "mixed"};
+  static const std::vector<std::string> kinds{"loopback", "shm",   "shm_tiny", "tcp",
+                                              "routed",   "hosts", "lent",     "mixed"};
   return kinds;
 }
 
@@ -140,8 +160,13 @@ Group::Group(const std::string& kind, int size) : hub_(std::make_unique<Loopback
   ring_bytes_ = env.shm_chunk_bytes * env.shm_chunks;
   if (kind == "loopback") {
     transports_ = make_loopback(size, hub_.get());
+  } else if (kind == "tcp") {
+    transports_ = make_tcp(size);
+    ring_bytes_ = 8 << 20;
   } else if (kind == "routed") {
-    transports_ = make_routed(size, hub_.get(), env);
+    transports_ = make_routed(size, make_loopback(size, hub_.get()), env);
+  } else if (kind == "hosts") {
+    transports_ = make_routed(size, make_tcp(size), env);
   } else if (kind == "lent" || kind == "mixed") {
     transports_ = make_lending(size, env, kind == "lent" ? 1 : 2);
   } else {

@@ -1,5 +1,5 @@
-// Neighbours on other hosts are reached through send and recv of a c10d backend, Gloo's, that
-// nothing else uses.
+// Neighbours are reached through send and recv of a c10d backend, Gloo's, that nothing else uses:
+// for what only Gloo has, such as encryption (GLOO_DEVICE_TRANSPORT=TCP_TLS).
 #pragma once
 
 #include <atomic>

@@ -17,13 +17,10 @@
 namespace bluefog::messages {
 namespace {
 
-// Of an event: a rank, or one of these, or kGuest + a descriptor.
+// Of an event: a rank, or one of these.
 constexpr std::uint64_t kWake = 1ull << 32;
-constexpr std::uint64_t kListener = 2ull << 32;
-constexpr std::uint64_t kGuest = 3ull << 32;
+constexpr std::uint64_t kReception = 2ull << 32;
 
-constexpr std::size_t kMostGuests = 64;
-constexpr std::chrono::seconds kPatience{10};        // with a guest who does not say who it is
 constexpr std::chrono::milliseconds kFarewell{100};  // without progress
 constexpr std::size_t kAtOnce = 4 << 20;             // bytes, before others have their turn
 
@@ -36,14 +33,6 @@ bool watch(int epoll, int fd, std::uint64_t key) {
 
 }  // namespace
 
-// Who has called and not yet said who it is.
-struct Service::Guest {
-  UniqueFd fd;
-  Deadline deadline = Deadline::in(kPatience);
-  Hello hello{};
-  std::size_t got = 0;
-};
-
 Service::Service(int rank, int size, std::string interface)
     : rank_(rank), size_(size), interface_(std::move(interface)) {
   for (int peer = 0; peer < size; ++peer) links_.push_back(std::make_unique<Link>(peer));
@@ -55,16 +44,16 @@ std::string Service::listen() {
   const std::lock_guard lock(mutex_);
   check_running();
   if (!thread_.joinable()) {
-    listener_ = listen_at(interface_, endpoint_);
+    reception_ = std::make_unique<tcp::Reception>(rank_, size_, interface_);
     epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
     wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!epoll_ || !wake_ || !watch(epoll_.get(), wake_.get(), kWake) ||
-        !watch(epoll_.get(), listener_.get(), kListener)) {
+        !watch(epoll_.get(), reception_->fd(), kReception)) {
       fail(ErrorCode::kSystem, "cannot wait for messages: ", std::strerror(errno));
     }
     thread_ = std::thread([this] { loop(); });
   }
-  return endpoint_.pack();
+  return reception_->endpoint().pack();
 }
 
 // Under mutex_.
@@ -83,8 +72,8 @@ void Service::meet(const std::vector<int>& peers,
                    const std::function<std::string(int)>& endpoint_of, const Deadline& deadline) {
   for (int peer : peers) {
     if (peer > rank_ || links_[peer]->made) continue;
-    const Endpoint there = Endpoint::unpack(endpoint_of(peer), peer);
-    adopt(peer, call(there, peer, rank_, size_, deadline));
+    const auto there = tcp::Endpoint::unpack(endpoint_of(peer), peer);
+    adopt(peer, tcp::call(there, peer, rank_, size_, deadline));
   }
   std::vector<int> missing;
   const auto all_there = [&] {
@@ -98,7 +87,7 @@ void Service::meet(const std::vector<int>& peers,
   check_running();
   if (!missing.empty()) {
     fail(ErrorCode::kTimeout, "rank ", rank_, " waited ", deadline.timeout_seconds(), " s for ",
-         name_ranks(missing), " to call it at ", endpoint_.where());
+         name_ranks(missing), " to call it at ", reception_->endpoint().where());
   }
   for (int peer : peers) {
     if (const char* how = lost(peer)) {
@@ -108,7 +97,7 @@ void Service::meet(const std::vector<int>& peers,
 }
 
 void Service::adopt(int rank, UniqueFd fd) {
-  set_options(fd.get());
+  tcp::set_options(fd.get());
   Link& link = *links_[rank];
   {
     const std::lock_guard lock(link.mutex);
@@ -153,21 +142,17 @@ void Service::loop() {
   std::array<epoll_event, 32> events;
   while (!ends_) {
     const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                               guests_.empty() ? -1 : 1000);
+                               reception_->has_guests() ? 1000 : -1);
     for (int i = 0; i < n; ++i) serve(events[i].data.u64, events[i].events);
-    drop_guests(/*all=*/false);
+    if (reception_->has_guests()) take_calls();
   }
-  drop_guests(/*all=*/true);
-  listener_ = UniqueFd();
+  reception_.reset();
   say_goodbye();
 }
 
 void Service::serve(std::uint64_t key, std::uint32_t events) {
-  if (key == kListener) {
+  if (key == kReception) {
     take_calls();
-  } else if (key > kGuest) {
-    const auto guest = guests_.find(static_cast<int>(key - kGuest));
-    if (guest != guests_.end()) hear(*guest->second);
   } else if (key < kWake && !links_[key]->lost) {
     Link& link = *links_[key];
     if (events & EPOLLOUT) link.flush(kAtOnce);
@@ -176,38 +161,9 @@ void Service::serve(std::uint64_t key, std::uint32_t events) {
 }
 
 void Service::take_calls() {
-  while (true) {
-    UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!fd) return;
-    const int number = fd.get();
-    if (guests_.size() >= kMostGuests || !watch(epoll_.get(), number, kGuest + number)) continue;
-    auto guest = std::make_unique<Guest>();
-    guest->fd = std::move(fd);
-    guests_[number] = std::move(guest);
+  for (auto& caller : reception_->take([this](int rank) { return !links_[rank]->made; })) {
+    adopt(caller.rank, std::move(caller.fd));
   }
-}
-
-// A stranger may say anything or nothing, and is sent away.
-void Service::hear(Guest& guest) {
-  const int fd = guest.fd.get();
-  Hello& hello = guest.hello;
-  const ssize_t n =
-      ::recv(fd, reinterpret_cast<char*>(&hello) + guest.got, sizeof(hello) - guest.got, 0);
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  guest.got += std::max<ssize_t>(n, 0);
-  if (n > 0 && guest.got < sizeof(hello)) return;
-  const Hello answer{Hello::kMagic, endpoint_.answer, rank_, size_};
-  const bool welcome = n > 0 && hello.magic == Hello::kMagic && hello.secret == endpoint_.ask &&
-                       hello.rank > rank_ && hello.rank < size_ && hello.size == size_ &&
-                       !links_[hello.rank]->made &&
-                       ::send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) == sizeof(answer);
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
-  if (welcome) adopt(hello.rank, std::move(guest.fd));
-  guests_.erase(fd);
-}
-
-void Service::drop_guests(bool all) {
-  std::erase_if(guests_, [&](auto& each) { return all || each.second->deadline.passed(); });
 }
 
 std::shared_ptr<Channel> Service::channel(std::uint64_t number) {

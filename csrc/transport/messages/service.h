@@ -17,7 +17,7 @@
 
 #include "base/deadline.h"
 #include "base/process.h"
-#include "transport/messages/endpoint.h"
+#include "transport/tcp/reception.h"
 
 namespace bluefog::messages {
 
@@ -55,7 +55,7 @@ class Channel {
 /// Thread-safe.
 class Service {
  public:
-  /// Does nothing yet. `interface`: see listen_at().
+  /// Does nothing yet. `interface`: see tcp::listen_at().
   Service(int rank, int size, std::string interface = "");
   ~Service();
 
@@ -87,12 +87,9 @@ class Service {
 
  private:
   struct Link;
-  struct Guest;
 
   void loop();
   void take_calls();
-  void hear(Guest& guest);
-  void drop_guests(bool all);
   void adopt(int rank, UniqueFd fd);
   void serve(std::uint64_t key, std::uint32_t events);
   void receive(Link& link);
@@ -106,19 +103,18 @@ class Service {
   const std::string interface_;
   const int pid_ = process_id();  // a forked child has no such thread
 
-  std::vector<std::unique_ptr<Link>> links_;      // by rank
-  std::map<int, std::unique_ptr<Guest>> guests_;  // of the thread, by descriptor
+  std::vector<std::unique_ptr<Link>> links_;  // by rank
 
   std::mutex handling_;  // held while a channel's method runs
   std::map<std::uint64_t, std::shared_ptr<Channel>> channels_;  // under handling_
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;   // a link was made or lost, or this ends
-  bool stopping_ = false;             // under mutex_
-  std::atomic<bool> ends_{false};     // the same, for the thread
-  UniqueFd epoll_, wake_, listener_;  // made under mutex_
-  Endpoint endpoint_{};
-  std::thread thread_;  // under mutex_
+  std::condition_variable changed_;            // a link was made or lost, or this ends
+  bool stopping_ = false;                      // under mutex_
+  std::atomic<bool> ends_{false};              // the same, for the thread
+  UniqueFd epoll_, wake_;                      // made under mutex_
+  std::unique_ptr<tcp::Reception> reception_;  // made under mutex_; of the thread
+  std::thread thread_;                         // under mutex_
 };
 
 }  // namespace bluefog::messages

@@ -9,7 +9,7 @@
 #include "base/deadline.h"
 #include "base/fd.h"
 
-namespace bluefog::messages {
+namespace bluefog::tcp {
 
 using Secret = std::array<char, 16>;
 
@@ -49,4 +49,4 @@ UniqueFd call(const Endpoint& there, int peer, int rank, int size, const Deadlin
 /// Small messages leave at once; a host that has gone is noticed in time.
 void set_options(int socket);
 
-}  // namespace bluefog::messages
+}  // namespace bluefog::tcp

@@ -1,4 +1,4 @@
-#include "transport/messages/endpoint.h"
+#include "transport/tcp/endpoint.h"
 
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 
-namespace bluefog::messages {
+namespace bluefog::tcp {
 namespace {
 
 Secret random_secret() {
@@ -177,4 +177,4 @@ void set_options(int socket) {
   ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
-}  // namespace bluefog::messages
+}  // namespace bluefog::tcp

@@ -1,0 +1,43 @@
+// Neighbours on other hosts are reached over TCP: one connection for each, which fails alone.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/deadline.h"
+#include "base/process.h"
+#include "transport/rendezvous.h"
+#include "transport/tcp/pair.h"
+#include "transport/transport.h"
+
+namespace bluefog::tcp {
+
+class TcpTransport : public Transport {
+ public:
+  /// See connect_all().
+  static std::unique_ptr<TcpTransport> connect(const Rendezvous& rendezvous, int rank, int size,
+                                               const std::vector<int>& peers,
+                                               const std::string& interface,
+                                               const Deadline& deadline);
+  ~TcpTransport() override;
+
+  const char* name() const override { return "tcp"; }
+  std::unique_ptr<Exchange> begin(const Request& request) override;
+  void abort() override;
+  const char* lost(int peer) const override;
+
+ private:
+  friend class TcpExchange;
+
+  explicit TcpTransport(int size);
+
+  std::vector<std::unique_ptr<Pair>> pairs_;   // by rank, null where there is none
+  std::vector<std::vector<std::byte>> rooms_;  // by rank: a piece of what it sends
+  std::atomic<bool> aborted_{false};
+  UniqueFd wake_;                 // can be read once aborted
+  const int pid_ = process_id();  // a forked child has copies of the connections
+};
+
+}  // namespace bluefog::tcp
