@@ -73,6 +73,29 @@ TEST(TcpDeathTest, ADeathIsToldAtOnceAndDisturbsNoOtherEdge) {
   for (int rank : {2, 3}) EXPECT_EQ(others[rank - 1]->wait(), 0) << rank;
 }
 
+TEST(TcpDeathTest, WhoOnlySendsIsToldTooThatNobodyReads) {
+  Store store;
+  const auto graph = Graph{2, {{0, 1}}};
+  ForkedRank neighbor(store, 1, [&](const Rendezvous& rendezvous) {
+    const auto transport = join(rendezvous, 1, 2);
+    const Plan plan = graph.plan(1);
+    const Payload nothing;
+    const auto never = transport->begin(request_of(plan, 1, nothing));
+    never->meet();
+    rendezvous.set("met", "");
+    while (true) ::pause();
+  });
+  const auto transport = join(store.rendezvous(0), 0, 2);
+  std::thread killer([&] {
+    store.get(1, "met");
+    neighbor.signal(SIGKILL);
+  });
+  const Arrival arrival = exchange(*transport, graph.plan(0), 1, pattern(0, 1, kSize));
+  killer.join();
+  ASSERT_EQ(arrival.failed(), (std::set<int>{1}));
+  EXPECT_EQ(arrival.failures[0].code, ErrorCode::kPeerLost) << arrival.failures[0].what;
+}
+
 TEST(TcpDeathTest, AnEdgeHealsAfterAStopThatWasTooLong) {
   Store store;
   ForkedRank neighbor(store, 1, [](const Rendezvous& rendezvous) {

@@ -14,6 +14,7 @@ namespace bluefog::tcp {
 namespace {
 
 constexpr std::size_t kHead = sizeof(Head);
+constexpr std::size_t kAtOnce = 64 << 10;  // bytes that are thrown away
 
 bool try_again() { return errno == EAGAIN || errno == EINTR; }
 
@@ -21,9 +22,6 @@ template <typename T>
 std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
-
-// Where bytes go that nobody reads: all threads write there.
-std::byte waste[64 << 10];
 
 }  // namespace
 
@@ -58,17 +56,21 @@ void Pair::post(const Head& head, std::span<const std::byte> copied,
 
 // What has been begun has to come to its end, or the peer could not read on.
 void Pair::leave(Head::Kind why) {
+  room_ = {};
+  if (lost()) {
+    letters_.clear();
+    return;
+  }
   for (Letter& letter : letters_) {
     letter.own.insert(letter.own.end(), letter.rest.begin(), letter.rest.end());
     letter.rest = {};
   }
-  room_ = {};
   post({Head::kMagic, why, sequence_, 0});
   flush();
 }
 
 void Pair::flush() {
-  while (!letters_.empty()) {
+  while (!letters_.empty() && !lost()) {
     Letter& letter = letters_.front();
     iovec parts[2];
     std::size_t count = 0, skip = letter.sent;
@@ -83,10 +85,9 @@ void Pair::flush() {
     message.msg_iov = parts;
     message.msg_iovlen = count;
     const ssize_t n = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0 && try_again()) return;
-    if (n < 0) {  // what the other side said last may still be there to be read
-      letters_.clear();
-      if (!wants_to_read()) lose(std::strerror(errno));
+    if (n < 0) {
+      // What the other side said last may still be there to be read; then that ends it.
+      if (!try_again() && !wants_to_read()) break_off();
       return;
     }
     letter.sent += n;
@@ -114,10 +115,11 @@ void Pair::progress() {
 
 bool Pair::read_some() {
   const std::span<std::byte> to = place();
-  const ssize_t n = ::recv(fd_.get(), to.data(), to.size(), MSG_DONTWAIT);
+  const int where = to.data() ? 0 : MSG_TRUNC;  // nowhere, for TCP
+  const ssize_t n = ::recv(fd_.get(), to.data(), to.size(), MSG_DONTWAIT | where);
   if (n < 0 && try_again()) return false;
   if (n < 0) {
-    lose(concat("its connection broke: ", std::strerror(errno)));
+    break_off();
   } else if (n == 0) {
     lose("its process ended, or its host closed the connection");
   } else {
@@ -137,7 +139,7 @@ std::span<std::byte> Pair::place() {
   if (head_.sequence == sequence_ && head_.kind == Head::Kind::kGreeting) {
     return std::as_writable_bytes(std::span(&greeting_, 1)).subspan(got_ - kHead);
   }
-  return std::span(waste).first(std::min(left, sizeof(waste)));
+  return {static_cast<std::byte*>(nullptr), std::min(left, kAtOnce)};
 }
 
 void Pair::took(std::size_t nbytes) {
@@ -174,8 +176,9 @@ void Pair::end() {
   if (head_.kind > Head::Kind::kPayload) left_ = head_.kind;
 }
 
+void Pair::break_off() { lose(concat("its connection broke: ", std::strerror(errno))); }
+
 void Pair::lose(const std::string& how) {
-  letters_.clear();
   fd_ = UniqueFd();
   how_ = how;
   lost_.store(true, std::memory_order_release);
@@ -204,12 +207,12 @@ void Pair::hang_up(std::chrono::milliseconds patience) {
   post({Head::kMagic, Head::Kind::kGoodbye, sequence_, 0});
   flush();
   for (pollfd entry{fd_.get(), POLLOUT, 0};
-       !letters_.empty() && ::poll(&entry, 1, static_cast<int>(patience.count())) > 0;) {
+       !lost() && !letters_.empty() && ::poll(&entry, 1, static_cast<int>(patience.count())) > 0;) {
     flush();
   }
   if (lost()) return;
   ::shutdown(fd_.get(), SHUT_WR);
-  while (::recv(fd_.get(), waste, sizeof(waste), MSG_DONTWAIT) > 0) {
+  while (::recv(fd_.get(), nullptr, kAtOnce, MSG_DONTWAIT | MSG_TRUNC) > 0) {
   }
   fd_ = UniqueFd();
 }

@@ -48,7 +48,7 @@ class Pair {
   /// The next bytes of the payload. They belong to the caller, and must stay as they are until
   /// all_sent() or leave().
   void send(std::span<const std::byte> bytes);
-  bool all_sent() const { return letters_.empty(); }
+  bool all_sent() const { return letters_.empty(); }  // never, where the connection ended before
   /// Says that this rank takes no further part, why (kGiveUp, kDrop), and takes none: the caller's
   /// bytes and room are free.
   void leave(Head::Kind why);
@@ -99,10 +99,11 @@ class Pair {
   bool in_payload() const;  // of this exchange
   bool wants_to_read() const;
   bool read_some();
-  std::span<std::byte> place();  // of the bytes that are next to come
+  std::span<std::byte> place();  // of the bytes that are next to come; null: nowhere
   void took(std::size_t nbytes);
-  void begin();  // the head is there
-  void end();    // all that the head announced, too
+  void begin();      // the head is there
+  void end();        // all that the head announced, too
+  void break_off();  // as errno says
   void lose(const std::string& how);
   void set_low_water(std::size_t nbytes);
 

@@ -181,8 +181,9 @@ bool TcpExchange::gone(const Neighbor& neighbor) const {
 Failure TcpExchange::reason_gone(const Neighbor& neighbor) const {
   const Pair& pair = *neighbor.pair;
   if (pair.lost()) return lost(neighbor.rank, pair.lost());
-  if (pair.greeted())
+  if (pair.greeted()) {
     return gave_up(neighbor.rank, met_ ? "in the middle" : "before this rank came");
+  }
   return {neighbor.rank, ErrorCode::kMismatch,
           concat("is at a later operation already and had no exchange with rank ",
                  request_.plan->rank(), " in this one")};
