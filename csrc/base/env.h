@@ -32,7 +32,7 @@ struct Env {
   bool host_collectives = true;
 
   /// GLOO_SOCKET_IFNAME, which Gloo reads as well: the network interface at which other hosts reach
-  /// this rank's windows; of several, separated by commas, the first. Empty, the default, means the
+  /// this rank; of several, separated by commas, the first. Empty, the default, means the
   /// one with the address of the host's name.
   static std::string interface();
 

@@ -14,7 +14,7 @@ namespace bluefog::tcp {
 namespace {
 
 constexpr std::size_t kHead = sizeof(Head);
-constexpr std::size_t kAtOnce = 64 << 10;  // bytes that are thrown away
+constexpr std::size_t kAtOnce = 16 << 10;  // bytes that are thrown away
 
 bool try_again() { return errno == EAGAIN || errno == EINTR; }
 
@@ -26,6 +26,7 @@ std::span<const std::byte> bytes_of(const T& value) {
 }  // namespace
 
 void Pair::enter(std::uint64_t sequence) {
+  if (lost()) letters_.clear();
   sequence_ = sequence;
   greeted_ = ahead_ = false;
   left_.reset();
@@ -46,7 +47,6 @@ void Pair::send(std::span<const std::byte> bytes) {
 
 void Pair::post(const Head& head, std::span<const std::byte> copied,
                 std::span<const std::byte> rest) {
-  if (lost()) return;
   Letter& letter = letters_.emplace_back();
   letter.own.resize(kHead + copied.size());
   std::ranges::copy(bytes_of(head), letter.own.begin());
@@ -114,9 +114,10 @@ void Pair::progress() {
 }
 
 bool Pair::read_some() {
-  const std::span<std::byte> to = place();
-  const int where = to.data() ? 0 : MSG_TRUNC;  // nowhere, for TCP
-  const ssize_t n = ::recv(fd_.get(), to.data(), to.size(), MSG_DONTWAIT | where);
+  std::byte waste[kAtOnce];
+  std::span<std::byte> to = place();
+  if (to.data() == nullptr) to = std::span(waste).first(to.size());
+  const ssize_t n = ::recv(fd_.get(), to.data(), to.size(), MSG_DONTWAIT);
   if (n < 0 && try_again()) return false;
   if (n < 0) {
     break_off();
@@ -212,7 +213,8 @@ void Pair::hang_up(std::chrono::milliseconds patience) {
   }
   if (lost()) return;
   ::shutdown(fd_.get(), SHUT_WR);
-  while (::recv(fd_.get(), nullptr, kAtOnce, MSG_DONTWAIT | MSG_TRUNC) > 0) {
+  std::byte waste[kAtOnce];
+  while (::recv(fd_.get(), waste, kAtOnce, MSG_DONTWAIT) > 0) {
   }
   fd_ = UniqueFd();
 }

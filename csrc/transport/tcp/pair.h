@@ -48,7 +48,9 @@ class Pair {
   /// The next bytes of the payload. They belong to the caller, and must stay as they are until
   /// all_sent() or leave().
   void send(std::span<const std::byte> bytes);
-  bool all_sent() const { return letters_.empty(); }  // never, where the connection ended before
+  bool all_sent() const {
+    return letters_.empty();
+  }  // never, where the connection ended before that
   /// Says that this rank takes no further part, why (kGiveUp, kDrop), and takes none: the caller's
   /// bytes and room are free.
   void leave(Head::Kind why);
