@@ -86,8 +86,9 @@ Connection connect_transport(const ConnectOptions& options, HostPart host,
   if (far == "gloo") {
     transports.push_back(std::make_unique<GlooTransport>(make_gloo()));
   } else {
+    const auto pieces = host.shm ? tcp::Pieces::kOne : tcp::Pieces::kMany;
     transports.push_back(tcp::TcpTransport::connect(rendezvous, options.rank, options.size, remote,
-                                                    Env::interface(), options.deadline));
+                                                    Env::interface(), pieces, options.deadline));
   }
   if (!host.shm) return {std::move(transports.front()), std::move(names)};
   transports.push_back(std::move(host.shm));

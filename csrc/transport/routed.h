@@ -11,9 +11,9 @@ namespace bluefog {
 class RoutedTransport : public Transport {
  public:
   /// routes[r] is the index in `transports` that serves rank r (any value for this rank itself).
-  /// Each next() is served in this order on all ranks, so a transport that hands over its payload
-  /// without waiting for its peers to read it (tcp, mostly) comes before one that does wait (shm).
-  /// Where one waits all the same, it is for ranks that are behind it in the stream.
+  /// Each next() is served in this order on all ranks, so one that has a payload in a single piece
+  /// (gloo, and tcp then) comes before one that goes chunk by chunk and waits for its readers
+  /// (shm); otherwise two ranks could wait for each other.
   RoutedTransport(std::vector<std::unique_ptr<Transport>> transports, std::vector<int> routes);
 
   const char* name() const override { return "routed"; }

@@ -26,10 +26,11 @@ std::vector<std::unique_ptr<Transport>> make_loopback(int n, LoopbackHub* hub) {
   return transports;
 }
 
-// The `far` ones where the sum of two ranks is even, shared memory where it is odd.
+// The `far` ones between ranks that are apart, shared memory between others.
 std::vector<std::unique_ptr<Transport>> make_routed(int n,
                                                     std::vector<std::unique_ptr<Transport>> far,
-                                                    const Env& env) {
+                                                    const Env& env,
+                                                    const std::function<bool(int, int)>& apart) {
   auto shm = make_shm(n, env);
   std::vector<std::unique_ptr<Transport>> routed;
   for (int rank = 0; rank < n; ++rank) {
@@ -37,7 +38,7 @@ std::vector<std::unique_ptr<Transport>> make_routed(int n,
     transports.push_back(std::move(far[rank]));
     transports.push_back(std::move(shm[rank]));
     std::vector<int> routes;
-    for (int peer = 0; peer < n; ++peer) routes.push_back((rank + peer) % 2);
+    for (int peer = 0; peer < n; ++peer) routes.push_back(apart(rank, peer) ? 0 : 1);
     routed.push_back(std::make_unique<RoutedTransport>(std::move(transports), std::move(routes)));
   }
   return routed;
@@ -51,12 +52,14 @@ std::vector<int> others(int n, int rank) {
   return ranks;
 }
 
-std::vector<std::unique_ptr<Transport>> make_tcp(int n) {
+constexpr std::size_t kInFlight = 8 << 20;  // more than the kernel keeps of a connection
+
+std::vector<std::unique_ptr<Transport>> make_tcp(int n, tcp::Pieces pieces) {
   Store store;
   std::vector<std::unique_ptr<Transport>> transports(n);
   run_ranks(n, [&](int rank) {
     transports[rank] = tcp::TcpTransport::connect(store.rendezvous(rank), rank, n, others(n, rank),
-                                                  "lo", Deadline::in(kPlenty));
+                                                  "lo", pieces, Deadline::in(kPlenty));
   });
   return transports;
 }
@@ -161,12 +164,15 @@ Group::Group(const std::string& kind, int size) : hub_(std::make_unique<Loopback
   if (kind == "loopback") {
     transports_ = make_loopback(size, hub_.get());
   } else if (kind == "tcp") {
-    transports_ = make_tcp(size);
-    ring_bytes_ = 8 << 20;
+    transports_ = make_tcp(size, tcp::Pieces::kMany);
+    ring_bytes_ = kInFlight;
   } else if (kind == "routed") {
-    transports_ = make_routed(size, make_loopback(size, hub_.get()), env);
+    transports_ = make_routed(size, make_loopback(size, hub_.get()), env,
+                              [](int rank, int peer) { return (rank + peer) % 2 == 0; });
   } else if (kind == "hosts") {
-    transports_ = make_routed(size, make_tcp(size), env);
+    transports_ = make_routed(size, make_tcp(size, tcp::Pieces::kOne), env,
+                              [](int rank, int peer) { return rank == 2 || peer == 2; });
+    ring_bytes_ = kInFlight;
   } else if (kind == "lent" || kind == "mixed") {
     transports_ = make_lending(size, env, kind == "lent" ? 1 : 2);
   } else {

@@ -62,9 +62,9 @@ std::vector<std::unique_ptr<shm::ShmTransport>> make_shm(int n, const Env& env);
 /// One transport per rank, of one of the kinds that the conformance tests run over.
 class Group {
  public:
-  /// "loopback", "shm", "shm_tiny", "tcp"; "routed" and "hosts", where a neighbour is reached
-  /// through shared memory or through loopback or TCP; "lent", where neighbours read payloads in
-  /// place; "mixed", where they do so from every other rank.
+  /// "loopback", "shm", "shm_tiny", "tcp"; "routed", which is loopback between ranks whose sum is
+  /// even, else shared memory; "hosts", where rank 2 is on a host of its own; "lent", where
+  /// neighbours read payloads in place; "mixed", where they do so from every other rank.
   static const std::vector<std::string>& kinds();
 
   Group(const std::string& kind, int size);

@@ -19,7 +19,8 @@ std::unique_ptr<Transport> join(const Rendezvous& rendezvous, int rank, int size
   for (int peer = 0; peer < size; ++peer) {
     if (peer != rank) others.push_back(peer);
   }
-  return tcp::TcpTransport::connect(rendezvous, rank, size, others, "lo", Deadline::in(kPlenty));
+  return tcp::TcpTransport::connect(rendezvous, rank, size, others, "lo", tcp::Pieces::kMany,
+                                    Deadline::in(kPlenty));
 }
 
 void expect_all(Transport& transport, const Plan& plan, std::uint64_t sequence) {

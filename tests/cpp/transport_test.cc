@@ -96,6 +96,22 @@ TEST_P(TransportTest, OneRankIsAlwaysLast) {
   });
 }
 
+// Where there are two ways, a rank may send one way only, and read another way only.
+TEST_P(TransportTest, RanksOfADirectedGraphDoNotWaitForEachOther) {
+  constexpr int kRanks = 4;
+  Group group(GetParam(), kRanks);
+  const Graph directed =
+      graph_of(kRanks, [](int i, int j) { return j == (i + 1) % kRanks || j == (i + 2) % kRanks; });
+  for (const std::size_t size : {group.more_than_the_ring(), 3 * group.more_than_the_ring()}) {
+    group.run([&](int rank) {
+      const Plan plan = directed.plan(rank);
+      const std::uint64_t sequence = size;
+      expect_patterns(exchange(group[rank], plan, sequence, pattern(rank, sequence, size)), plan,
+                      sequence, [&](int) { return size; });
+    });
+  }
+}
+
 TEST_P(TransportTest, ARankMayHaveNoNeighbours) {
   Group group(GetParam(), 3);
   group.run([&](int rank) {

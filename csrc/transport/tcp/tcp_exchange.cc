@@ -65,11 +65,11 @@ void TcpExchange::drop(int peer) {
 
 bool TcpExchange::next(Piece& piece) {
   if (std::exchange(begun_, true)) {
-    offset_ += kPiece;
+    offset_ += transport_->piece_;
   } else {
     send_piece();
   }
-  for (; offset_ < longest(); offset_ += kPiece) {
+  for (; offset_ < longest(); offset_ += transport_->piece_) {
     make_room();
     const auto moved = [](const Neighbor& neighbor) {
       return neighbor.pair->all_sent() && neighbor.pair->filled();
@@ -101,11 +101,12 @@ std::size_t TcpExchange::longest() const {
 }
 
 std::size_t TcpExchange::in_piece(const Neighbor& source) const {
-  return source.live && offset_ < source.due ? std::min(kPiece, source.due - offset_) : 0;
+  return source.live && offset_ < source.due ? std::min(transport_->piece_, source.due - offset_)
+                                             : 0;
 }
 
 void TcpExchange::send_piece() {
-  const std::size_t size = std::min(kPiece, request_.payload->nbytes() - posted_);
+  const std::size_t size = std::min(transport_->piece_, request_.payload->nbytes() - posted_);
   if (size == 0 || !sends()) return;
   const auto bytes = own(posted_, size);
   posted_ += size;

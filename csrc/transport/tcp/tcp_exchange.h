@@ -1,9 +1,9 @@
 // One rank's part in one neighbor operation over TCP.
 //
-// The stream of each rank is cut into pieces. A rank hands out piece p once it has arrived from all
-// sources and its own piece p has gone into all connections; then its own piece p + 1 is already on
-// the way. So a rank waits only for ranks that are at the same piece or behind it, and the one that
-// is furthest behind can always go on.
+// The stream of each rank is cut into pieces, or is one. A rank hands out piece p once it has
+// arrived from all sources and its own piece p has gone into all connections; then its own piece p
+// + 1 is already on the way. So a rank waits only for ranks that are at the same piece or behind
+// it, and the one that is furthest behind can always go on.
 #pragma once
 
 #include <poll.h>
@@ -17,8 +17,6 @@ namespace bluefog::tcp {
 
 class TcpExchange : public Exchange {
  public:
-  static constexpr std::size_t kPiece = 256 << 10;  // bytes
-
   TcpExchange(TcpTransport* transport, const Request& request);
   ~TcpExchange() override;
 

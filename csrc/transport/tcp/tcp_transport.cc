@@ -15,22 +15,26 @@ namespace bluefog::tcp {
 namespace {
 
 constexpr std::chrono::milliseconds kFarewell{100};
+constexpr std::size_t kPiece = 256 << 10;  // bytes
 
 }  // namespace
 
 std::unique_ptr<TcpTransport> TcpTransport::connect(const Rendezvous& rendezvous, int rank,
                                                     int size, const std::vector<int>& peers,
-                                                    const std::string& interface,
+                                                    const std::string& interface, Pieces pieces,
                                                     const Deadline& deadline) {
-  std::unique_ptr<TcpTransport> transport(new TcpTransport(size));
+  std::unique_ptr<TcpTransport> transport(new TcpTransport(size, pieces));
   for (auto& [peer, fd] : connect_all(rendezvous, rank, size, peers, interface, deadline)) {
     transport->pairs_[peer] = std::make_unique<Pair>(std::move(fd));
   }
   return transport;
 }
 
-TcpTransport::TcpTransport(int size)
-    : pairs_(size), rooms_(size), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+TcpTransport::TcpTransport(int size, Pieces pieces)
+    : piece_(pieces == Pieces::kOne ? SIZE_MAX : kPiece),
+      pairs_(size),
+      rooms_(size),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!wake_) {
     fail(ErrorCode::kSystem, "cannot wait for neighbours: ", std::strerror(errno));
   }

@@ -14,12 +14,16 @@
 
 namespace bluefog::tcp {
 
+/// Into how many a payload is cut: one where another transport serves the rest of an exchange,
+/// which is to begin when all ranks have what they send this way, see RoutedTransport.
+enum class Pieces { kMany, kOne };
+
 class TcpTransport : public Transport {
  public:
   /// See connect_all().
   static std::unique_ptr<TcpTransport> connect(const Rendezvous& rendezvous, int rank, int size,
                                                const std::vector<int>& peers,
-                                               const std::string& interface,
+                                               const std::string& interface, Pieces pieces,
                                                const Deadline& deadline);
   ~TcpTransport() override;
 
@@ -31,8 +35,9 @@ class TcpTransport : public Transport {
  private:
   friend class TcpExchange;
 
-  explicit TcpTransport(int size);
+  TcpTransport(int size, Pieces pieces);
 
+  const std::size_t piece_;                    // bytes
   std::vector<std::unique_ptr<Pair>> pairs_;   // by rank, null where there is none
   std::vector<std::vector<std::byte>> rooms_;  // by rank: a piece of what it sends
   std::atomic<bool> aborted_{false};
