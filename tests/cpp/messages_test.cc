@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <set>
 #include <thread>
 
 #include "ranks.h"
@@ -159,6 +160,29 @@ TEST(MessagesTest, StrangersAreSentAway) {
               tcp::call(wrong, 0, 1, 2, Deadline::in(kPlenty));
             }).what.find("somebody else took the call"),
             std::string::npos);
+}
+
+// All ranks of a large group call rank 0 at the same time.
+TEST(ReceptionTest, ManyMayCallAtOnce) {
+  constexpr int kRanks = 200;
+  tcp::Reception reception(0, kRanks, "lo");
+  const Endpoint& there = reception.endpoint();
+  std::vector<UniqueFd> calls;
+  for (int rank = 1; rank < kRanks; ++rank) {
+    UniqueFd& fd = calls.emplace_back(::socket(there.address.ss_family, SOCK_STREAM, 0));
+    const tcp::Hello hello{tcp::Hello::kMagic, there.ask, rank, kRanks};
+    ASSERT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&there.address), there.length),
+              0);
+    ASSERT_EQ(::send(fd.get(), &hello, sizeof(hello), MSG_NOSIGNAL),
+              static_cast<ssize_t>(sizeof(hello)));
+  }
+  std::set<int> ranks;
+  const Deadline deadline = Deadline::in(kPlenty);
+  while (ranks.size() + 1 < kRanks && !deadline.passed()) {
+    for (auto& caller : reception.take([](int) { return true; })) ranks.insert(caller.rank);
+  }
+  EXPECT_EQ(ranks.size() + 1, kRanks);
+  EXPECT_FALSE(reception.has_guests());
 }
 
 TEST(MessagesTest, WhatIsNoMessageEndsTheConnection) {

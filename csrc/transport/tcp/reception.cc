@@ -13,7 +13,7 @@
 namespace bluefog::tcp {
 namespace {
 
-constexpr std::size_t kMostGuests = 64;
+constexpr std::size_t kMostStrangers = 64;
 constexpr std::chrono::seconds kPatience{10};  // with a guest who does not say who it is
 
 bool watch(int epoll, int fd) {
@@ -68,7 +68,7 @@ void Reception::let_in() {
   while (true) {
     UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) return;
-    if (guests_.size() >= kMostGuests || !watch(epoll_.get(), fd.get())) continue;
+    if (guests_.size() >= kMostStrangers + size_ || !watch(epoll_.get(), fd.get())) continue;
     auto guest = std::make_unique<Guest>();
     guest->fd = std::move(fd);
     guests_[guest->fd.get()] = std::move(guest);
