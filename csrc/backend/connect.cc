@@ -82,15 +82,16 @@ Connection connect_transport(const ConnectOptions& options, HostPart host,
          " and some others are not on ", "the same host or may not share memory",
          remote.empty() ? "" : ": " + name_ranks(remote), "; use \"auto\"");
   }
+  const bool alone = static_cast<int>(remote.size()) + 1 == options.size;  // on its host
   std::vector<std::unique_ptr<Transport>> transports;  // in the order that RoutedTransport wants
   if (far == "gloo") {
     transports.push_back(std::make_unique<GlooTransport>(make_gloo()));
   } else {
-    const auto pieces = host.shm ? tcp::Pieces::kOne : tcp::Pieces::kMany;
+    const auto pieces = alone ? tcp::Pieces::kMany : tcp::Pieces::kOne;
     transports.push_back(tcp::TcpTransport::connect(rendezvous, options.rank, options.size, remote,
                                                     Env::interface(), pieces, options.deadline));
   }
-  if (!host.shm) return {std::move(transports.front()), std::move(names)};
+  if (alone) return {std::move(transports.front()), std::move(names)};
   transports.push_back(std::move(host.shm));
   std::vector<int> routes(options.size);
   std::transform(names.begin(), names.end(), routes.begin(),

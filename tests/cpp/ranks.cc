@@ -54,10 +54,13 @@ std::vector<int> others(int n, int rank) {
 
 constexpr std::size_t kInFlight = 8 << 20;  // more than the kernel keeps of a connection
 
-std::vector<std::unique_ptr<Transport>> make_tcp(int n, tcp::Pieces pieces) {
+// `together`: ranks that share memory with others.
+std::vector<std::unique_ptr<Transport>> make_tcp(
+    int n, const std::function<bool(int)>& together = [](int) { return false; }) {
   Store store;
   std::vector<std::unique_ptr<Transport>> transports(n);
   run_ranks(n, [&](int rank) {
+    const auto pieces = together(rank) ? tcp::Pieces::kOne : tcp::Pieces::kMany;
     transports[rank] = tcp::TcpTransport::connect(store.rendezvous(rank), rank, n, others(n, rank),
                                                   "lo", pieces, Deadline::in(kPlenty));
   });
@@ -164,13 +167,13 @@ Group::Group(const std::string& kind, int size) : hub_(std::make_unique<Loopback
   if (kind == "loopback") {
     transports_ = make_loopback(size, hub_.get());
   } else if (kind == "tcp") {
-    transports_ = make_tcp(size, tcp::Pieces::kMany);
+    transports_ = make_tcp(size);
     ring_bytes_ = kInFlight;
   } else if (kind == "routed") {
     transports_ = make_routed(size, make_loopback(size, hub_.get()), env,
                               [](int rank, int peer) { return (rank + peer) % 2 == 0; });
   } else if (kind == "hosts") {
-    transports_ = make_routed(size, make_tcp(size, tcp::Pieces::kOne), env,
+    transports_ = make_routed(size, make_tcp(size, [](int rank) { return rank != 2; }), env,
                               [](int rank, int peer) { return rank == 2 || peer == 2; });
     ring_bytes_ = kInFlight;
   } else if (kind == "lent" || kind == "mixed") {

@@ -15,7 +15,8 @@
 namespace bluefog::tcp {
 
 /// Into how many a payload is cut: one where another transport serves the rest of an exchange,
-/// which is to begin when all ranks have what they send this way, see RoutedTransport.
+/// which is to begin when this rank is done with what goes this way, see RoutedTransport. Ranks of
+/// both kinds go together: one that has a single piece serves all its connections at once.
 enum class Pieces { kMany, kOne };
 
 class TcpTransport : public Transport {
