@@ -11,7 +11,7 @@ import torch.distributed as dist
 import bluefog_pg
 from bluefog_pg.topology import mixing_matrix
 
-TRANSPORTS = ["shm", "tcp", "mixed"]
+TRANSPORTS = ["shm", "tcp", "gloo", "mixed"]
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 

@@ -84,7 +84,7 @@ def average(rank, shape=X, **kwargs):
 
 
 @pytest.mark.parametrize("async_op", [False, True])
-@pytest.mark.parametrize("transport", [*TRANSPORTS, "gloo"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_one_rank_does_not_come(transport, async_op):
     run_ranks(one_does_not_come, 5, transport, async_op)
 

@@ -194,6 +194,7 @@ def test_transports_and_runs_agree_bit_for_bit():
     first = run_ranks(random_averages, 4, "auto")
     assert run_ranks(random_averages, 4, "shm", env=SMALL_RING) == first
     assert run_ranks(random_averages, 4, "tcp") == first
+    assert run_ranks(random_averages, 4, "gloo") == first
     assert run_ranks(random_averages, 4, "mixed") == first
 
 

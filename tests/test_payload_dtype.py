@@ -87,7 +87,8 @@ def equation(rank, n, transport):
 
 
 @pytest.mark.parametrize(
-    ("transport", "env"), [("shm", {}), ("shm", SMALL_RING), ("tcp", {}), ("mixed", {})]
+    ("transport", "env"),
+    [("shm", {}), ("shm", SMALL_RING), ("tcp", {}), ("gloo", {}), ("mixed", {})],
 )
 def test_equals_the_equation(transport, env):
     run_ranks(equation, 4, transport, env=env, timeout=120)
