@@ -95,10 +95,11 @@ target_include_directories(torch::cuda SYSTEM
 target_link_libraries(torch::cuda INTERFACE ${TORCH_DIR}/lib/libtorch_cuda.so
                                             ${TORCH_DIR}/lib/libc10_cuda.so ${BLUEFOG_CUDART})
 
-# The wheel of torch brings it as a package beside torch.
+# The wheel of torch brings it as a package beside torch. Before the toolkit's folder, which may have
+# an older one: what that does not know would be left out of the build.
 find_path(BLUEFOG_NCCL_INCLUDE nccl.h HINTS ${TORCH_DIR}/../nvidia/nccl/include)
 if(BLUEFOG_NCCL_INCLUDE)
-  target_include_directories(torch::cuda SYSTEM INTERFACE ${BLUEFOG_NCCL_INCLUDE})
+  target_include_directories(torch::cuda SYSTEM BEFORE INTERFACE ${BLUEFOG_NCCL_INCLUDE})
   target_compile_definitions(torch::cuda INTERFACE BLUEFOG_NCCL)
 endif()
 
