@@ -23,10 +23,10 @@ SANITIZERS := address undefined thread
 SOURCES := setup.py pyproject.toml CMakeLists.txt \
            $(shell find csrc cmake bluefog_pg -name __pycache__ -prune -o \
                    ! -name '*.so' ! -name _build_info.py -print)
-CPP     := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cc' -o -name '*.cu')
+CPP     := $(shell find csrc tests/cpp tests/emulator -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
 .PHONY: help demo test test-cpp test-python test-conformance test-sanitize test-docs bench gpu-check \
-        build docs docs-links tutorials lint format clean preflight preflight-test
+        build emulator docs docs-links tutorials lint format clean preflight preflight-test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -43,8 +43,12 @@ test-cpp: preflight-test build ## the GoogleTest tests
 	@echo "Building and running the C++ tests"
 	@$(call cpp_tests,$(BUILD),,)
 
-test-python: build ## the pytest tests, on the installed package
-	@cd tests && $(BIN)/python -m pytest -q
+test-python: build emulator ## the pytest tests, on the installed package
+	@cd tests && BLUEFOG_EMULATOR=$(abspath $(BUILD))/emulator $(BIN)/python -m pytest -q
+
+emulator: preflight-test build ## the emulated GPU that tests/emulated.py runs programs with
+	@mkdir -p $(BUILD) && { $(call cmake_build,$(BUILD),,bluefog_emulator); } > $(BUILD)/log 2>&1 \
+	  || { cat $(BUILD)/log; exit 1; }
 
 test-conformance: build ## PyTorch's own distributed suite, on bluefog and on gloo
 	@$(BIN)/python tests/upstream/compare.py
@@ -62,10 +66,15 @@ sanitize-%: $(DEPS)
 
 # cpp_tests(build tree, sanitizer, launcher): the summary line, or all output if something fails
 define cpp_tests
-mkdir -p $(1) && { cmake -S . -B $(1) -G Ninja -DPython_EXECUTABLE=$(BIN)/python \
-    -DBLUEFOG_TESTS=ON -DSANITIZE=$(2) && cmake --build $(1) --target bluefog_tests && \
+mkdir -p $(1) && { $(call cmake_build,$(1),$(2),bluefog_tests) && \
   $(3) ctest --test-dir $(1) --output-on-failure --no-tests=error -j 2; } > $(1)/log 2>&1 \
   || { cat $(1)/log; exit 1; }; grep 'tests passed' $(1)/log
+endef
+
+# cmake_build(build tree, sanitizer, target)
+define cmake_build
+cmake -S . -B $(1) -G Ninja -DPython_EXECUTABLE=$(BIN)/python -DBLUEFOG_TESTS=ON \
+  -DSANITIZE=$(2) && cmake --build $(1) --target $(3)
 endef
 
 # A benchmark that fails does not keep the others from running.

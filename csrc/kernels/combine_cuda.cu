@@ -300,9 +300,14 @@ cudaError_t launch_combine(const CombineList& list, cudaStream_t stream) {
     t = fill(list, t, arguments);
     if (arguments.tiles == 0) continue;
     arguments.streaming = streaming;
-    kernel<<<std::min(arguments.tiles, most), kBlockThreads, 0, stream>>>(arguments);
-    error = cudaGetLastError();
-    if (error != cudaSuccess) return error;
+    void* parameters[] = {&arguments};
+    // Not <<<>>>: the tests compile this file for the CPU (tests/emulator/cuda/combine_kernel.cc).
+    error = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), std::min(arguments.tiles, most),
+                             kBlockThreads, parameters, 0, stream);
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // which keeps it for the next who asks
+      return error;
+    }
   }
   return cudaSuccess;
 }
