@@ -146,15 +146,27 @@ BluefogBackend::Started BluefogBackend::start_on_device(device::Operation operat
 }
 
 // An exchange of headers between the hosts of neighbours, with no payload: throws what the same
-// operation on the CPU would throw.
+// operation on the CPU would throw. If it throws on one rank it does on all: whoever went on would
+// be a round ahead of its neighbours.
 void BluefogBackend::agree_on_host(Task task) {
+  const char* const name = name_of(task.frame.operation);
   task.payload = {};
   task.sink = std::make_unique<CombineSink>(std::vector<CombineSink::Part>());
   task.timeout = options_->timeout;
   std::exception_ptr failure;
   task.done = [&failure](std::exception_ptr error) { failure = error; };
   executor().run(std::move(task));
+  bool all_agree = false;
+  try {
+    all_agree = over_all_ranks(!failure, c10d::ReduceOp::MIN) == 1;
+  } catch (const std::exception&) {  // of a rank that does not come
+    if (!failure) throw;
+  }
   if (failure) std::rethrow_exception(failure);
+  if (!all_agree) {
+    fail(ErrorCode::kMismatch, name, " on rank ", getRank(),
+         ": other ranks do not agree with their neighbours, and say why");
+  }
 }
 
 }  // namespace bluefog

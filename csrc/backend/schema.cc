@@ -23,13 +23,15 @@ class Digest {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
-// "float32[3, 4]", "float32[3, 4] as bfloat16"; part of every operation, so without a stream.
+// "float32[3, 4]", "float32[3, 4] as bfloat16", "float32[3, 4] on cuda"; part of every operation,
+// so without a stream.
 std::string describe(const at::Tensor& tensor, std::optional<at::ScalarType> payload) {
   std::string text = dtype_name(tensor.scalar_type()) + "[";
   for (int64_t d = 0; d < tensor.dim(); ++d) {
     text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
   }
   text += "]";
+  if (!tensor.is_cpu()) text += " on " + c10::DeviceTypeName(tensor.device().type(), true);
   return payload ? text + " as " + dtype_name(*payload) : text;
 }
 
@@ -78,6 +80,7 @@ Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, in
   std::string text;
   for (const at::Tensor& tensor : tensors) {
     digest.add(static_cast<int64_t>(tensor.scalar_type()));
+    if (!tensor.is_cpu()) digest.add(static_cast<int64_t>(tensor.device().type()));
     digest.add(std::max<int64_t>(tensor.dim(), gather ? 1 : 0));
     for (int64_t d = gather ? 1 : 0; d < tensor.dim(); ++d) {
       digest.add(tensor.size(d));
@@ -90,10 +93,11 @@ Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, in
     text = text.substr(0, Frame::kTextSize - 4) + "...";
   }
   std::memcpy(frame.text, text.c_str(), text.size() + 1);
-  frame.schema = digest.value();
   if (gather) {
     frame.rows = tensors[0].dim() == 0 ? 1 : tensors[0].size(0);
+    if (!tensors[0].is_cpu()) digest.add(frame.rows);
   }
+  frame.schema = digest.value();
   return frame;
 }
 

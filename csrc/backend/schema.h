@@ -10,9 +10,9 @@
 
 namespace bluefog {
 
-/// A frame for exchanging `tensors` as one. An allgather leaves the first dimension out of the
-/// digest and states it as `rows`; a 0-d tensor counts as one row. `payload`: a narrower type in
-/// which they are sent.
+/// A frame for exchanging `tensors` as one. An allgather states the first dimension as `rows`, and
+/// on the CPU, where it may differ, leaves it out of the digest; a 0-d tensor counts as one row.
+/// `payload`: a narrower type in which they are sent.
 Frame make_frame(Operation operation, const std::vector<at::Tensor>& tensors, int64_t round,
                  std::optional<at::ScalarType> payload = {});
 

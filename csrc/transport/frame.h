@@ -43,7 +43,7 @@ struct Frame {
   std::uint64_t sequence = 0;  // of this exchange: ascending, the same on all ranks, with gaps
   std::int64_t round = -1;     // step of the topology, -1 where weights were given by the call
   std::uint64_t schema =
-      0;  // digest of dtypes and shapes (an allgather leaves out the first dimension)
+      0;  // digest of dtypes and shapes (an allgather on the CPU leaves out the first dimension)
   std::uint64_t nbytes = 0;   // payload
   std::int64_t rows = 0;      // first dimension of an allgather's tensor
   char text[kTextSize] = {};  // dtypes and shapes for people: "float32[3, 4], float32[4]"

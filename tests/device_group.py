@@ -1,0 +1,52 @@
+"""A group whose ranks have a GPU each (emulated_ranks.py), for tests in which something fails."""
+
+import time
+import warnings
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from support import assert_same, dense, exact_weights, store, value_of
+
+import bluefog_pg as bf
+
+TIMEOUT = 1.5  # s
+ENGINES = {  # of torch, from 2.15 on; 100: ms that they give the flight recorder before they abort
+    "nccl": {"TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "100"},
+    "nccl-legacy": {"TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "100", "TORCH_DIST_USE_NCCL2": "0"},
+}
+
+
+def start(rank, own=False):
+    """Makes the group, and averages once; from then on the timeout is short."""
+    warnings.filterwarnings("ignore", "the weights of rank")
+    torch.cuda.set_device(rank)
+    dist.init_process_group("bluefog", pg_options=bf.BluefogOptions(own_communicator=own))
+    bf.set_topology(exact_weights(bf.ring(dist.get_world_size())))
+    averages(rank)
+    dist.barrier()
+    dist.group.WORLD.set_timeout(timedelta(seconds=TIMEOUT))
+    return store("talk")
+
+
+def average(rank, **kwargs):
+    return bf.neighbor_allreduce(value_of(rank, (1000,)).cuda(), **kwargs)
+
+
+def averages(rank):
+    assert_same(average(rank).cpu(), dense(bf.get_topology(), rank, (1000,)))
+    if own_records():
+        until(lambda: own_records()[-1]["state"] != "enqueued")
+        assert own_records()[-1]["state"] == "completed"
+
+
+def own_records():
+    return bf.ops.device_records()
+
+
+def until(condition):
+    """Waits for what another thread does."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
