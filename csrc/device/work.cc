@@ -34,6 +34,7 @@ bool StreamWork::wait(std::chrono::milliseconds timeout) {
 }
 
 void StreamWork::synchronize() {
+  if (const auto error = exception()) std::rethrow_exception(error);
   const auto current =
       c10::impl::VirtualGuardImpl(enqueued_.on.device_type()).getStream(enqueued_.on.device());
   enqueued_.end.block(current);

@@ -25,8 +25,8 @@ struct Enqueued {
   Tensors held;  // inputs, receive buffers and outputs
 };
 
-/// As ProcessGroupNCCL's: wait() makes the current stream wait for the end, and returns.
-/// Thread-safe.
+/// As ProcessGroupNCCL's: wait() makes the current stream wait for the end, and returns. It throws
+/// where the exchange is known to have failed by then. Thread-safe.
 class StreamWork : public c10d::Work {
  public:
   StreamWork(int rank, Enqueued enqueued);

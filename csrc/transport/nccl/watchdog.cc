@@ -64,7 +64,7 @@ void Watchdog::poll_now() {
     for (auto entry = pending_.begin(); entry != pending_.end(); ++entry) entries.push_back(entry);
   }
   std::optional<Error> trouble = keep_done(entries);
-  if (!trouble) trouble = communicator_error();
+  if (!trouble) trouble = communicator_error(entries);
   if (!trouble) trouble = settle(entries);
   if (trouble) fail(*trouble);
 }
@@ -87,12 +87,15 @@ std::optional<Error> Watchdog::keep_done(std::vector<Entries::iterator>& entries
   return trouble;
 }
 
-std::optional<Error> Watchdog::communicator_error() const {
+// Names the operation that is most likely to have met it: the first that has not ended.
+std::optional<Error> Watchdog::communicator_error(const std::vector<Entries::iterator>& done) {
   const std::optional<Error> error = options_.error ? options_.error() : std::nullopt;
   std::lock_guard lock(mutex_);
   if (!error || pending_.empty()) return error;
-  return Error(error->code(),
-               concat(error->what(), "; pending was ", pending_.front().operation.describe()));
+  auto first = pending_.begin();
+  while (first != pending_.end() && std::ranges::find(done, first) != done.end()) ++first;
+  const Entry& met = first == pending_.end() ? pending_.front() : *first;
+  return Error(error->code(), concat(error->what(), "; pending was ", met.operation.describe()));
 }
 
 // Ends what is done, and looks for what is late.

@@ -70,7 +70,7 @@ class Watchdog {
   void run();
   void let_go_of_spent();
   std::optional<Error> keep_done(std::vector<Entries::iterator>& entries) const;
-  std::optional<Error> communicator_error() const;
+  std::optional<Error> communicator_error(const std::vector<Entries::iterator>& done);
   std::optional<Error> settle(const std::vector<Entries::iterator>& done);
 
   const Options options_;

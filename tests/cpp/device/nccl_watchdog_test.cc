@@ -97,8 +97,18 @@ TEST_F(WatchdogTest, AnErrorOfTheCommunicatorIsBelievedBeforeTheDevice) {
   EXPECT_EQ(log, (Lines{"1 failed", "2 failed", "abort"}));
   EXPECT_EQ(failure(0).code(), ErrorCode::kPeerLost);
   EXPECT_PRED_FORMAT2(testing::IsSubstring,
-                      "a peer is gone; pending was neighbor_allreduce #1 (2 -> 1, 1 -> 0",
+                      "a peer is gone; pending was neighbor_allreduce #2 (2 -> 1, 1 -> 0",
                       failure(0).what());
+}
+
+TEST_F(WatchdogTest, AnErrorOfTheCommunicatorIsOfTheFirstIfAllHaveEnded) {
+  Watchdog watchdog(options());
+  watchdog.watch(entry(1, far(), yes));
+  watchdog.watch(entry(2, far(), yes));
+  error = Error(ErrorCode::kPeerLost, "rank 1: a peer is gone");
+  watchdog.poll_now();
+  EXPECT_EQ(log, (Lines{"1 failed", "2 failed", "abort"}));
+  EXPECT_PRED_FORMAT2(testing::IsSubstring, "pending was neighbor_allreduce #1", failure(0).what());
 }
 
 TEST_F(WatchdogTest, AnErrorOfTheDeviceIsAFailure) {
