@@ -8,8 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import emulated_ranks
 import pytest
 import torch.distributed as dist
+from emulated import needs_cuda_module
 from ranks import run_ranks
 from torch.distributed.run import parse_args as parse_torchrun
 
@@ -41,6 +43,14 @@ def run_block(rank, nproc, source, folder):
 @pytest.mark.parametrize("source", PYTHON, ids=lambda text: text.splitlines()[3][:40])
 def test_python_block(source, tmp_path):
     run_ranks(run_block, 4, source, str(tmp_path))
+
+
+@needs_cuda_module
+@pytest.mark.parametrize(
+    "source", [text for text in PYTHON if '"cuda"' in text], ids=lambda text: text.splitlines()[0]
+)
+def test_python_block_on_gpus(source, tmp_path):
+    emulated_ranks.run_ranks(run_block, 4, source, str(tmp_path))
 
 
 @pytest.mark.parametrize("line", SHELL)
