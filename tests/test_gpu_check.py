@@ -1,4 +1,4 @@
-"""make gpu-check: on a machine without a GPU it says so; its checks, on the CPU; its report."""
+"""make gpu-check: without a GPU it says so; its report; its checks, on an emulated GPU."""
 
 import importlib
 import json
@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import emulated
 import pytest
 import torch
+from emulated import needs_cuda_module
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
 BENCHMARKS = ROOT / "benchmarks"
 PARTS = [
     "machine",
@@ -39,22 +41,26 @@ ENDLESS = [
 @pytest.fixture(autouse=True)
 def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS))
 
 
-def check(*arguments, timeout=240):
-    """Runs a part on the CPU; returns its rows by name."""
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments, "--device", "cpu"],
-        cwd=BENCHMARKS,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
-    assert rows and all(row.get("ok", True) for row in rows)
-    return {row["check"]: row for row in rows}
+def emulate(*command, cwd=BENCHMARKS):
+    """Runs a Python program on an emulated GPU; returns its rows."""
+    output = emulated.run(*command, cwd=cwd, seconds=240)
+    return [json.loads(line) for line in output.splitlines() if line.startswith('{"check"')]
+
+
+def check(part, *options):
+    """The rows of a part, all of which are ok."""
+    rows = emulate("-m", f"gpu.{part}", *options)
+    assert all(row.get("ok", True) for row in rows)
+    return rows
+
+
+def case(name):
+    """The rows of a function of gpu_check_cases.py, by name."""
+    code = f"import gpu_check_cases; gpu_check_cases.{name}()"
+    return {row["check"]: row for row in emulate("-c", code, cwd=TESTS)}
 
 
 def gpu_check(python, path=None, **environment):
@@ -167,45 +173,16 @@ def test_wrong_sums_are_counted(dtype):
     assert count_wrong(y, [(0.3, x), (0.6, r)]) > 900
 
 
-def test_what_a_kernel_writes_outside_is_counted(monkeypatch):
-    from gpu import kernels
-    from gpu.device import Device
-
-    from bluefog_pg._extension import load
-
-    load()  # defines the operator
-
-    case = kernels.Case(torch.float32, torch.bfloat16, [7, 100], 2, offset=1)
-    assert kernels.count(Device("cpu"), case) == (0, 0)
-
-    combine = torch.ops.bluefog.combine
-
-    def in_excess(outputs, *others):
-        start = outputs[0].storage_offset()
-        if start:  # not the one that is compared with
-            torch.as_strided(outputs[0], [1], [1], start - 1).fill_(5)
-        combine(outputs, *others)
-
-    monkeypatch.setattr(torch.ops, "bluefog", SimpleNamespace(combine=in_excess))
-    far, different = kernels.count(Device("cpu"), case)
-    assert far == different == 1
+@needs_cuda_module
+def test_what_a_kernel_writes_outside_is_counted():
+    right, wrong = case("kernel_that_writes_outside").values()
+    assert (right["far"], right["different"]) == (0, 0)
+    assert (wrong["far"], wrong["different"]) == (1, 1)
 
 
+@needs_cuda_module
 def test_ranks_that_fail_are_rows():
-    code = (
-        "from gpu.launch import run_ranks\n"
-        "from gpu_check_cases import *\n"
-        "if __name__ == '__main__':\n"
-        "    for row in run_ranks('ranks', bad, 2, 'cpu', seconds=60): print(row)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": f"{BENCHMARKS}:{Path(__file__).parent}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    rows = {row["check"]: row for row in map(eval, done.stdout.splitlines())}
+    rows = case("ranks_that_fail")
     assert rows["all fail"]["ok"] is False and "on purpose" in rows["all fail"]["error"]
     assert rows["all are wrong"] == {
         "check": "all are wrong",
@@ -219,53 +196,70 @@ def test_ranks_that_fail_are_rows():
     assert "never" not in rows
 
 
-# ---- The checks, on the CPU
+# ---- The checks, on an emulated GPU
 
 
-def test_kernels_on_the_cpu():
-    rows = check("gpu.kernels", "--quick")
-    assert len(rows) == 11 and all(row["elements"] > 10_000 for row in rows.values())
+@needs_cuda_module
+def test_kernels():
+    rows = check("kernels", "--quick")
+    assert len(rows) == 11 and all(row["elements"] > 10_000 for row in rows)
 
 
-def test_ranks_on_the_cpu():
-    assert len(check("gpu.ranks", "--ranks", "4", "--seconds", "200")) == 23
+@needs_cuda_module
+def test_ranks():
+    assert len(check("ranks", "--ranks", 4, "--seconds", 200)) == 23
 
 
-def test_streams_on_the_cpu():
-    assert len(check("gpu.streams", "--elements", "5000", "--seconds", "200")) == 18
+@needs_cuda_module
+def test_streams():
+    assert len(check("streams", "--elements", 5000, "--seconds", 200)) == 2 * (9 + 3)
 
 
-def test_training_on_the_cpu():
-    rows = check("gpu.training", "--ranks", "2", "--seconds", "200")
-    assert len(rows) == 12 and "torch.compile" in rows
+@needs_cuda_module
+def test_training():
+    """Triton, which inductor needs, knows no emulated GPU."""
+    rows = check("training", "--ranks", 2, "--seconds", 200, "--compiler", "aot_eager")
+    assert len(rows) == 12 and rows[-1]["check"] == "torch.compile"
 
 
-def test_measures_on_the_cpu():
-    assert len(check("gpu.enqueue", "--megabytes", "1", "--seconds", "200")) == 8
-    rows = check("gpu.symmetric", "--ranks", "2", "--megabytes", "1", "--seconds", "200")
-    assert "ring, 2 ranks, in shared memory" in rows
+@needs_cuda_module
+def test_enqueue():
+    assert len(check("enqueue", "--megabytes", 1, "--seconds", 200)) == 8
 
 
-def test_windows_on_the_cpu():
-    rows = check("gpu.windows", "--ranks", "2", "--seconds", "200")
-    assert len(rows) == 4 * 5 + 2 and rows["windows' memory"]["memory"] == "host memory"
+@needs_cuda_module
+def test_symmetric():
+    rows = check("symmetric", "--ranks", 2, 4, "--megabytes", 1, "--seconds", 200)
+    shared = [row["check"] for row in rows if row["check"].endswith("in shared memory")]
+    assert len(rows) == 10 and len(shared) == 4 and not any("not in" in name for name in shared)
+    assert any(row["check"].startswith("the kernel alone") and "value" in row for row in rows)
 
 
+@needs_cuda_module
+def test_windows():
+    rows = check("windows", "--ranks", 2, "--seconds", 200)
+    memory = [row["memory"] for row in rows if "memory" in row]
+    own = "own memory, with NCCL between GPUs"
+    last = own if torch.cuda.nccl.version() >= (2, 29) else "pinned memory"
+    assert memory == ["symmetric memory", "pinned memory", "pinned memory", last]
+    assert len(rows) == 4 * (5 + 2)
+
+
+@needs_cuda_module
 def test_all_of_it(tmp_path):
-    """From the options to the report, by two parts."""
+    """From the options to the report, which says that the GPU was none, by some parts."""
     file = tmp_path / "report.json"
-    options = ["--no-build", "--device", "cpu", "--quick", "--report", str(file)]
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "gpu_check.py", *options, "--only", "bandwidth", "sanitizer"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--no-build", "--quick", "--report", file, "--only", "bandwidth", "sanitizer"]
+    output = emulated.run(BENCHMARKS / "gpu_check.py", *options, seconds=240)
     written = json.loads(file.read_text())
-    states = {part["part"]: part["status"] for part in written["parts"]}
-    assert states == {"machine": "ok", "nccl": "ok", "bandwidth": "ok", "sanitizer": "skipped"}
+    parts = {part["part"]: (part["status"], len(part["rows"])) for part in written["parts"]}
+    assert parts == {
+        "machine": ("ok", 1),
+        "nccl": ("ok", 2),
+        "bandwidth": ("ok", 16),
+        "sanitizer": ("skipped", 0),
+    }
     assert written["machine"]["torch"] == torch.__version__
+    assert written["machine"]["gpu"] == "emulated GPU"
     assert len(written["targets"]) == 16
-    assert f"The report is {file}" in done.stdout
+    assert f"The report is {file}" in output

@@ -1,5 +1,4 @@
-"""What checks ask of a device: streams, a kernel that takes long, graphs. On the CPU, which does
-everything at once and in order, these do nothing, so that the checks themselves can be checked."""
+"""What checks ask of the GPU: streams, a kernel that takes long, graphs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,21 +9,15 @@ import torch
 
 
 class Device:
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.on_gpu = kind == "cuda"
-        self.torch = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
+    def __init__(self) -> None:
+        self.torch = torch.device("cuda", 0)
 
     def synchronize(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
 
     @contextmanager
     def side_stream(self) -> Iterator[None]:
         """A new stream, behind what the current one has been given, is current inside."""
-        if not self.on_gpu:
-            yield
-            return
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -32,8 +25,7 @@ class Device:
 
     def be_busy(self, milliseconds: float) -> None:
         """Keeps the current stream from going on for about so long."""
-        if self.on_gpu:
-            torch.cuda._sleep(int(milliseconds * self._cycles_per_millisecond))
+        torch.cuda._sleep(int(milliseconds * self._cycles_per_millisecond))
 
     @cached_property
     def _cycles_per_millisecond(self) -> float:
@@ -52,9 +44,7 @@ class Device:
 
     def record(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """Captures a graph of function(); each call of the result replays it, and returns what
-        function() returned. On the CPU it calls function()."""
-        if not self.on_gpu:
-            return function
+        function() returned."""
         with self.side_stream():
             function()  # loads what it uses
         self.synchronize()

@@ -27,18 +27,16 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=60)
     args = arguments.parse_args()
     given = {"seconds": args.seconds}
-    rows = run_ranks("enqueue", measure, 2, args.device, args.megabytes * 10**6 // 4, **given)
+    rows = run_ranks("enqueue", measure, 2, args.megabytes * 10**6 // 4, **given)
     return status([emit(row) for row in rows])
 
 
 def measure(rank: Rank, large: int) -> None:
     """A ring of two: each has one neighbour."""
     bf.set_topology(bf.ring(rank.size))
-    own = dist.new_group(
-        backend="bluefog", pg_options=bf.BluefogOptions(own_communicator=rank.device.on_gpu)
-    )
+    own = dist.new_group(backend="bluefog", pg_options=bf.BluefogOptions(own_communicator=True))
     bf.set_topology(bf.ring(rank.size), group=own)
-    stock = dist.new_group(backend="nccl" if rank.device.on_gpu else "gloo")
+    stock = dist.new_group(backend="nccl")
     ways = {
         "neighbor_allreduce": bf.neighbor_allreduce,
         "neighbor_allreduce, own communicator": partial(bf.neighbor_allreduce, group=own),

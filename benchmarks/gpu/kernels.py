@@ -43,7 +43,7 @@ def main() -> int:
     arguments.add_argument("--quick", action="store_true", help="few cases: for a sanitizer")
     args = arguments.parse_args()
     load_cuda()
-    device = Device(args.device)
+    device = Device()
     return status([run(device, own, payload, args.quick) for own, payload in TYPES])
 
 

@@ -30,7 +30,7 @@ NCCL_WAYS: dict[str, Callable[[int], dict[str, str]]] = {
     "NCCL_MULTI_RANK_GPU_ENABLE": lambda rank: {"NCCL_MULTI_RANK_GPU_ENABLE": "1"},
     "NCCL_HOSTID": lambda rank: {"NCCL_HOSTID": f"gpu-check-{rank}"},
 }
-_ON_GPU = {
+_ON_ALL_RANKS = {
     "NCCL_SOCKET_IFNAME": "lo",  # there may be no other one
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_IB_DISABLE": "1",
@@ -90,7 +90,6 @@ def run_ranks(
     name: str,
     function: Callable[..., None],
     size: int,
-    device: str,
     *args: Any,
     seconds: float,
     environment: Mapping[str, str] | None = None,
@@ -105,9 +104,8 @@ def run_ranks(
     for rank in range(size):
         pipe, theirs = context.Pipe(duplex=False)
         ours = _rendezvous(rank, size, store.port) | dict(environment or {})
-        if device == "cuda":
-            ours |= _ON_GPU | NCCL_WAYS[nccl_way()](rank)
-        given = (function, rank, size, device, args, store.port, ours, theirs, seconds)
+        ours |= _ON_ALL_RANKS | NCCL_WAYS[nccl_way()](rank)
+        given = (function, rank, size, args, store.port, ours, theirs, seconds)
         process = context.Process(target=_child, args=given, daemon=True)
         process.start()
         theirs.close()  # so that its end is seen here
@@ -185,7 +183,6 @@ def _child(
     function: Callable[..., None],
     rank: int,
     size: int,
-    device: str,
     args: tuple[Any, ...],
     port: int,
     environment: Mapping[str, str],
@@ -196,8 +193,7 @@ def _child(
     os.environ.update(environment)
     warnings.filterwarnings("ignore", "the weights of rank")
     try:
-        if device == "cuda":
-            torch.cuda.set_device(0)
+        torch.cuda.set_device(0)
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // size))
         store = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
         dist.init_process_group(
@@ -207,7 +203,7 @@ def _child(
             world_size=size,
             timeout=timedelta(seconds=60),
         )
-        us = Rank(rank, size, Device(device), dist.PrefixStore("checks", store), pipe)
+        us = Rank(rank, size, Device(), dist.PrefixStore("checks", store), pipe)
         function(us, *args)
         us.device.synchronize()
         gc.collect()  # graphs and models, before the communicators that they use

@@ -11,34 +11,31 @@ from gpu.rows import Row, attempt, parser, status
 
 
 def main() -> int:
-    device = parser(__doc__).parse_args().device
-    return status([attempt("machine", lambda: {"check": "machine", "ok": True, **machine(device)})])
+    parser(__doc__).parse_args()
+    return status([attempt("machine", lambda: {"check": "machine", "ok": True, **machine()})])
 
 
-def machine(device: str) -> Row:
+def machine() -> Row:
     """Raises ImportError where bluefog cannot be loaded."""
     from bluefog_pg import _build_info
     from bluefog_pg._extension import load_cuda
 
     module = load_cuda()
+    if module is None:
+        raise RuntimeError("bluefog_pg was built without its CUDA module: see the log of build")
+    query = "--query-gpu=name,driver_version,memory.total"
     found = {
         "torch": torch.__version__,
         "cuda of torch": torch.version.cuda,
         "nvcc": _build_info.CUDA or None,
-        "architectures": module.architectures() if module else [],
+        "architectures": module.architectures(),
         "commit": _said("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"),
+        "gpu": torch.cuda.get_device_name(0),
+        "capability": torch.cuda.get_device_capability(0),
+        "nvidia-smi": _said("nvidia-smi", query, "--format=csv,noheader"),
+        "nccl": list(torch.cuda.nccl.version()),
+        "own communicator": hasattr(module, "load_nccl"),
     }
-    if device == "cuda":
-        if module is None:
-            raise RuntimeError("bluefog_pg was built without its CUDA module: see the log of build")
-        query = "--query-gpu=name,driver_version,memory.total"
-        found |= {
-            "gpu": torch.cuda.get_device_name(0),
-            "capability": torch.cuda.get_device_capability(0),
-            "nvidia-smi": _said("nvidia-smi", query, "--format=csv,noheader"),
-            "nccl": list(torch.cuda.nccl.version()),
-            "own communicator": hasattr(module, "load_nccl"),
-        }
     return json.loads(json.dumps(found))
 
 

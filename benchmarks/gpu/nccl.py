@@ -10,13 +10,12 @@ from gpu.rows import Row, emit, parser
 
 
 def main() -> int:
-    device = parser(__doc__).parse_args().device
+    parser(__doc__).parse_args()
     works = False
-    for way in NCCL_WAYS if device == "cuda" else ["none"]:
-        version = torch.cuda.nccl.version() if device == "cuda" else ()
-        if way == "NCCL_MULTI_RANK_GPU_ENABLE" and version < (2, 30):
+    for way in NCCL_WAYS:
+        if way == "NCCL_MULTI_RANK_GPU_ENABLE" and torch.cuda.nccl.version() < (2, 30):
             continue
-        rows = try_way(way, device)
+        rows = try_way(way)
         ok = all(row["ok"] for row in rows)
         # A way that does not work is a finding, and no failure while there is another.
         detail = {} if ok else {"error": rows[-1].get("error")}
@@ -28,9 +27,9 @@ def main() -> int:
     return 0 if works else 1
 
 
-def try_way(way: str, device: str) -> list[Row]:
+def try_way(way: str) -> list[Row]:
     os.environ["GPU_CHECK_NCCL"] = way
-    return run_ranks(way, adds_up, 2, device, seconds=40)
+    return run_ranks(way, adds_up, 2, seconds=40)
 
 
 def adds_up(rank: Rank) -> None:

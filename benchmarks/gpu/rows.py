@@ -63,9 +63,7 @@ def _last_words(error: Exception) -> str:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    return parser
+    return argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
 
 
 def status(rows: list[Row]) -> int:

@@ -22,6 +22,7 @@ from gpu.rows import emit, failed, measured, parser, status
 
 TARGET = 0.8
 SAMPLES, CALLS = 7, 10
+LATE = 50.0  # ms
 SHAPE = (65_537,)
 ENVIRONMENT = {"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1"}
 
@@ -36,7 +37,7 @@ def main() -> int:
     for size in args.ranks:
         name, numel = f"symmetric memory of {size} ranks", args.megabytes * 10**6 // 4
         given: dict[str, Any] = {"seconds": args.seconds, "environment": ENVIRONMENT}
-        rows += [emit(row) for row in run_ranks(name, checks, size, args.device, numel, **given)]
+        rows += [emit(row) for row in run_ranks(name, checks, size, numel, **given)]
     return status(rows)
 
 
@@ -55,9 +56,10 @@ def checks(rank: Rank, numel: int) -> None:
         check = f"{name}, {many}, {'not in' if refusal else 'in'} shared memory"
         rank.check(check, lambda topology=topology: _right(rank, topology))
     rank.check(f"two streams, {many}", lambda: _two_streams(rank))
+    rank.check(f"an early stream and a late one, {many}", lambda: _early_and_late(rank))
     if rank.size == 2:
         _measure_exchange(rank, numel)
-        if not refusal and rank.device.on_gpu:
+        if not refusal:
             _measure_kernel(rank, numel)
 
 
@@ -114,6 +116,32 @@ def _two_streams(rank: Rank) -> int:
         count_wrong(
             result,
             [(w, values(SHAPE, torch.float32, step, j)) for j, w in _terms(rank, graph, step)],
+        )
+        for step, result in enumerate(results)
+    )
+
+
+def _early_and_late(rank: Rank) -> int:
+    """Two operations, each on a stream of its own, which are late on different ranks. Their memory,
+    and with it the signals, are of one allocation."""
+    graph = bf.ring(rank.size)
+    bf.set_topology(graph)
+    tensors = bf.empty((2, *SHAPE), device=rank.device.torch).zero_()
+    new = [values(SHAPE, torch.float32, step + 2, rank.rank).to(tensors) for step in (0, 1)]
+    rank.device.synchronize()
+    _meet_on_host()
+    results = []
+    for step, (x, value) in enumerate(zip(tensors, new, strict=True)):
+        with rank.device.side_stream():
+            if rank.rank % 2 == step:
+                rank.device.be_busy(LATE)
+            x.copy_(value)
+            results.append(bf.neighbor_allreduce(x))
+    rank.device.synchronize()
+    return sum(
+        count_wrong(
+            result,
+            [(w, values(SHAPE, torch.float32, step + 2, j)) for j, w in _terms(rank, graph, step)],
         )
         for step, result in enumerate(results)
     )

@@ -39,12 +39,14 @@ def main() -> int:
     arguments.add_argument("--ranks", type=int, default=4)
     arguments.add_argument("--seconds", type=float, default=100)
     arguments.add_argument("--only", nargs="+", choices=[*ALGORITHMS, "more"])
+    arguments.add_argument("--compiler", default="inductor", help="backend of torch.compile")
     args = arguments.parse_args()
-    device, given = args.device, {"seconds": args.seconds}
+    given = {"seconds": args.seconds}
     only = args.only or [*ALGORITHMS, "more"]
-    rows = [emit(row) for row in run_ranks("training", checks, args.ranks, device, only, **given)]
+    rows = [emit(row) for row in run_ranks("training", checks, args.ranks, only, **given)]
     if "more" in only:
-        rows += [emit(row) for row in run_ranks("torch.compile", compiles, 2, device, **given)]
+        found = run_ranks("torch.compile", compiles, 2, args.compiler, **given)
+        rows += [emit(row) for row in found]
     return status(rows)
 
 
@@ -60,8 +62,8 @@ def checks(rank: Rank, only: list[str]) -> None:
         rank.check("averaged() and finalize()", lambda: _means(rank))
 
 
-def compiles(rank: Rank) -> None:
-    rank.check("torch.compile", lambda: _compiled(rank))
+def compiles(rank: Rank, backend: str) -> None:
+    rank.check("torch.compile", lambda: _compiled(rank, backend))
 
 
 class Training:
@@ -142,14 +144,13 @@ def _scaled(rank: Rank) -> int:
     The first scale overflows, so that steps are skipped, which change no parameters: these are
     equal on all ranks then.
     """
-    kind = rank.device.kind
     run, plain = (Training(rank, "atc", rank.device.torch) for _ in range(2))
     before = run.parameters()
-    scaler = bf.GradScaler(kind, init_scale=2.0**30)
+    scaler = bf.GradScaler("cuda", init_scale=2.0**30)
     skipped, taken = 0, 0
     while taken < STEPS and skipped < 30:
         run.optimizer.zero_grad()
-        with torch.autocast(kind, dtype=torch.float16):
+        with torch.autocast("cuda", dtype=torch.float16):
             loss = run.loss(taken)
         scaler.scale(loss).backward()
         scaler.step(run.optimizer)
@@ -199,9 +200,8 @@ def _means(rank: Rank) -> int:
     return wrong + int(not close(run.values(), mean))
 
 
-def _compiled(rank: Rank) -> int:
+def _compiled(rank: Rank, backend: str) -> int:
     """The wrapper, compiled, beside one that is not."""
-    backend = "inductor" if rank.device.on_gpu else "aot_eager"
     wrong = 0
     for name in ("awc", "gradient_tracking"):
         cpu = torch.device("cpu")

@@ -31,7 +31,7 @@ def main() -> int:
     rows = []
     for size in args.ranks:
         given: dict[str, Any] = {"seconds": args.seconds, "environment": ENVIRONMENT}
-        found = run_ranks(f"windows of {size} ranks", checks, size, args.device, **given)
+        found = run_ranks(f"windows of {size} ranks", checks, size, **given)
         rows += [emit(row) for row in found]
     return status(rows)
 
