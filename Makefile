@@ -37,7 +37,7 @@ demo: build ## train a digits classifier on 4 processes, beside stock DDP
 	@OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 4 examples/digits.py
 
 test: preflight-test test-cpp test-python ## all tests, except the long conformance run
-	@$(BIN)/python tests/upstream/compare.py --quick
+	@$(call conformance,--quick)
 
 test-cpp: preflight-test build ## the GoogleTest tests
 	@echo "Building and running the C++ tests"
@@ -50,8 +50,14 @@ emulator: preflight-test build ## the emulated GPU that tests/emulated.py runs p
 	@mkdir -p $(BUILD) && { $(call cmake_build,$(BUILD),,bluefog_emulator); } > $(BUILD)/log 2>&1 \
 	  || { cat $(BUILD)/log; exit 1; }
 
-test-conformance: build ## PyTorch's own distributed suite, on bluefog and on gloo
-	@$(BIN)/python tests/upstream/compare.py
+test-conformance: build emulator ## PyTorch's own distributed suite, on bluefog, gloo and nccl
+	@$(call conformance,)
+
+# conformance(options): beside gloo, and beside nccl where the emulated GPUs have been built
+define conformance
+$(BIN)/python tests/upstream/compare.py $(1) && { test ! -e $(BUILD)/emulator/libcuda.so.1 || \
+  BLUEFOG_EMULATOR=$(abspath $(BUILD))/emulator $(BIN)/python tests/upstream/compare.py --gpus $(1); }
+endef
 
 test-docs: build $(DOCS) ## execute the tutorials, which assert what they claim
 	@$(BIN)/python scripts/notebooks --check

@@ -3,6 +3,7 @@
     python run_upstream.py bluefog                         the whole suite
     python run_upstream.py gloo test_barrier test_gather   these tests, on torch's own backend
     python run_upstream.py bluefog --results out.jsonl     outcomes for compare.py to read
+    python ../emulated.py 3 run_upstream.py bluefog --reference nccl    nccl's tests, on 3 GPUs
 
 The first line of the results names torch, backend, ranks and tests; each further line is one test:
     {"test": name, "outcome": "pass" | "fail" | "skip", "seconds": s, "detail": reason or traceback}
@@ -29,7 +30,7 @@ def main():
     args = _parse()
     temp = tempfile.mkdtemp(prefix="upstream-")
     atexit.register(shutil.rmtree, temp, ignore_errors=True)  # after multiprocessing's own exit
-    _set_environment(args.backend, Path(temp))
+    _set_environment(args.backend, args.reference, Path(temp))
     suite = _load(args.tests)
     with open(args.results, "w", buffering=1) as results:
         _write(results, **_header(args.backend, suite))
@@ -41,22 +42,29 @@ def _parse():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("backend", help="as given to init_process_group")
     parser.add_argument("tests", nargs="*", metavar="TEST", help="names of tests; default: all")
+    parser.add_argument(
+        "--reference", default="gloo", choices=("gloo", "nccl"), help="whose tests (default gloo's)"
+    )
     parser.add_argument("--results", default=os.devnull, help="file for the outcomes, JSON lines")
     return parser.parse_intermixed_args()
 
 
-def _set_environment(backend, temp):
+def _set_environment(backend, reference, temp):
     """All of it is read when torch or the suite is imported, here or in the ranks' server."""
     (temp / "barrier").mkdir()  # upstream's ranks meet in this folder
     here = str(Path(__file__).resolve().parent)
     python_path = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ |= {
         "UPSTREAM_BACKEND": backend,
+        "UPSTREAM_REFERENCE": reference,
         "TEMP_DIR": str(temp),
         "TMPDIR": str(temp),
         "PYTHONPATH": os.pathsep.join(python_path),  # the ranks' server does not get our sys.path
-        "CUDA_VISIBLE_DEVICES": "",  # with fewer GPUs than ranks upstream skips its CPU tests too
     }
+    if reference == "gloo":  # with fewer GPUs than ranks upstream skips its CPU tests too
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # the ranks are forked from a server that counts GPUs, and must not initialise CUDA
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.setdefault("WORLD_SIZE", str(RANKS))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("DISTRIBUTED_TESTS_DEFAULT_TIMEOUT", str(TEST_TIMEOUT))

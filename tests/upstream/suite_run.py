@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RUNNER = Path(__file__).with_name("run_upstream.py")
+RUNNER = Path(__file__).resolve().with_name("run_upstream.py")
+EMULATED = RUNNER.parents[1] / "emulated.py"  # one GPU for each rank
 DEADLINE = 1800  # s for one run; each test has its own 150 s
 MOST_REPEATS = 10  # more failures than this are no flakiness
 
@@ -26,6 +27,7 @@ class SuiteRun:
     """What a backend did with each test. `flaky` failed at first, and passed when repeated."""
 
     backend: str
+    reference: str  # whose tests: gloo's or nccl's
     torch: str
     ranks: int
     log: Path
@@ -51,8 +53,8 @@ class SuiteRun:
         return numbers | {"seconds": round(self.seconds, 1), "flaky": self.flaky}
 
 
-def run_suite(backend, tests, ranks, logs):
-    """Runs the named tests, or all of them, and returns a SuiteRun.
+def run_suite(backend, reference, tests, ranks, logs):
+    """Runs the named tests of the reference, or all of them, and returns a SuiteRun.
 
     Exits with a message if the suite does not start. A test that a crash of the run, or its
     deadline, left without an outcome has failed.
@@ -60,7 +62,9 @@ def run_suite(backend, tests, ranks, logs):
     log, results = _fresh(logs, backend, "log"), _fresh(logs, backend, "jsonl")
     print(f"{backend}: {len(tests) or 'all'} tests, output in {log}", flush=True)
     started = time.monotonic()
-    ending = _run([backend, *tests, "--results", str(results)], ranks, log)
+    runner = [RUNNER] if reference == "gloo" else [EMULATED, str(ranks), RUNNER]
+    arguments = [backend, *tests, "--reference", reference, "--results", str(results)]
+    ending = _run([*runner, *arguments], ranks, log)
     header, *lines = results.read_text().splitlines() if results.exists() else [None]
     if header is None:
         sys.exit(f"{log.read_text()}\nThe suite did not start on {backend}: {ending}.")
@@ -69,14 +73,14 @@ def run_suite(backend, tests, ranks, logs):
     for line in map(json.loads, lines):
         outcomes[line["test"]] = Outcome(line["outcome"], line["detail"])
     seconds = time.monotonic() - started
-    return SuiteRun(backend, header["torch"], header["ranks"], log, seconds, outcomes)
+    return SuiteRun(backend, reference, header["torch"], header["ranks"], log, seconds, outcomes)
 
 
 def repeat_failures(run, tests):
     """Runs these tests again, and lets the second outcome count."""
     if not 0 < len(tests) <= MOST_REPEATS:
         return
-    again = run_suite(run.backend, tests, run.ranks, run.log.parent)
+    again = run_suite(run.backend, run.reference, tests, run.ranks, run.log.parent)
     run.seconds += again.seconds
     run.flaky += again.passed
     run.outcomes |= again.outcomes
@@ -86,11 +90,11 @@ def _fresh(logs, backend, suffix):
     return logs / f"{backend}-{len(list(logs.glob(f'{backend}-*.{suffix}'))) + 1}.{suffix}"
 
 
-def _run(arguments, ranks, log):
+def _run(program, ranks, log):
     """How the run ended, in words. Its folder holds no source tree that could hide a package."""
     with open(log, "w") as output:
         process = subprocess.Popen(
-            [sys.executable, RUNNER, *arguments],
+            [sys.executable, *program],
             cwd=log.parent,
             env=os.environ | {"WORLD_SIZE": str(ranks)},
             stdout=output,

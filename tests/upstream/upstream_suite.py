@@ -1,12 +1,14 @@
 """PyTorch's own distributed suite, from inside the installed wheel, with our backend under test.
 
 The suite asks its environment which backend to use, and its skip decorators compare that name with
-"gloo" and "nccl" while the class body runs. So it is imported as gloo's suite, and then its
-constant BACKEND is replaced by a string that is our name and merely compares equal to "gloo".
-Nothing in torch.distributed is patched: the groups under test are made by init_process_group.
+"gloo" and "nccl" while the class body runs. So it is imported as the suite of one of these, the
+reference, and then its constant BACKEND is replaced by a string that is our name and merely
+compares equal to the reference's. Nothing in torch.distributed is patched: the groups under test
+are made by init_process_group.
 
-UPSTREAM_BACKEND is the backend to test; the rest of the environment is set by run_upstream.py.
-Both the runner and the server that forks the ranks import this module.
+UPSTREAM_BACKEND is the backend to test, UPSTREAM_REFERENCE the reference; the rest of the
+environment is set by run_upstream.py. Both the runner and the server that forks the ranks import
+this module.
 """
 
 import json
@@ -18,7 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 NAME = os.environ["UPSTREAM_BACKEND"]
-os.environ["BACKEND"] = "gloo"
+REFERENCE = os.environ["UPSTREAM_REFERENCE"]
+os.environ["BACKEND"] = REFERENCE
 os.environ["INIT_METHOD"] = "file:///replaced-for-each-test"  # un-gates tests that need file://
 
 import torch  # noqa: E402
@@ -26,15 +29,16 @@ from torch.testing._internal import common_distributed  # noqa: E402
 
 for feature in ("ddp", "subgroup", "plugin"):
     common_distributed.DistTestCases.backend_feature[feature].add(NAME)
+common_distributed.TIMEOUT_OVERRIDE.clear()  # the runner's timeout is for all tests
 
 from torch.testing._internal.distributed import distributed_test as upstream  # noqa: E402
 
 
 class _Name(str):
-    """Our backend's name, which passes the comparisons that gate tests for gloo."""
+    """Our backend's name, which passes the comparisons that gate tests for the reference."""
 
     def __eq__(self, other):
-        return str.__eq__(self, other) or other == "gloo"
+        return str.__eq__(self, other) or other == REFERENCE
 
     def __ne__(self, other):
         return not self == other
@@ -48,16 +52,24 @@ os.environ["BACKEND"] = NAME  # some tests read it again
 
 def _profiling_event(event_name, *args, _original=upstream.get_profiling_event, **kwargs):
     """A collective that we delegate to gloo shows in a profile as gloo:all_reduce and so on."""
-    names = {event_name, event_name.replace(f"{NAME}:", "gloo:")}  # who served it shows
+    names = {event_name, event_name.replace(f"{NAME}:", f"{REFERENCE}:")}  # who served it shows
     events = [event for name in names for event in _original(name, *args, **kwargs)]
     for event in events:
-        event.name = event.name.replace("gloo:", f"{NAME}:")
+        event.name = event.name.replace(f"{REFERENCE}:", f"{NAME}:")
     return events
 
 
 upstream.get_profiling_event = _profiling_event
-upstream.PROFILING_SUPPORTED_BACKENDS.append(NAME)
-upstream.SEND_RECV_PROFILING_SUPPORTED_BACKENDS.append(NAME)
+for supported in (
+    upstream.PROFILING_SUPPORTED_BACKENDS,
+    upstream.SEND_RECV_PROFILING_SUPPORTED_BACKENDS,
+):
+    if REFERENCE == "nccl" and hasattr(torch.distributed.distributed_c10d, "ProcessGroupNCCL2"):
+        # There "nccl" names its events all_reduce, not nccl:all_reduce, and fails: for both, only
+        # the results are looked at.
+        supported.remove("nccl")
+    else:
+        supported.append(NAME)
 
 
 class TestUpstream(upstream.TestDistBackend, upstream.DistributedTest._DistTestBase):
