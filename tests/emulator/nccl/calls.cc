@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "nccl/group.h"
+#include "nccl/handles.h"
 #include "nccl/reduce.h"
 
 namespace emulator::nccl {

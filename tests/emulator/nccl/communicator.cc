@@ -2,62 +2,32 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <map>
 #include <optional>
 #include <thread>
 #include <utility>
-#include <vector>
 
-#include "nccl/exchange.h"
+#include "nccl/seats.h"
 #include "nccl/window.h"
-
-struct ncclComm {};
 
 namespace emulator::nccl {
 namespace {
 
 constexpr std::chrono::milliseconds kLook{5};
 
-/// What NCCL tells the GPUs of ranks apart by.
-struct Seat {
-  int device;
-  std::size_t host;
-  bool may_share;
-};
-
-Seat seat_on(int device) {
-  const char* const host = std::getenv("NCCL_HOSTID");
-  const char* const share = std::getenv("NCCL_MULTI_RANK_GPU_ENABLE");
-  const bool knows = NCCL_VERSION_CODE >= NCCL_VERSION(2, 30, 0);
-  return {device, std::hash<std::string>()(host ? host : ""),
-          knows && share != nullptr && std::string(share) == "1"};
-}
-
-void check_apart(const std::vector<Seat>& seats) {
-  for (std::size_t i = 0; i < seats.size(); ++i) {
-    for (std::size_t j = 0; j < i; ++j) {
-      if (seats[i].may_share || seats[i].device != seats[j].device ||
-          seats[i].host != seats[j].host) {
-        continue;
-      }
-      throw Error(ncclInvalidUsage, "Duplicate GPU detected : rank " + std::to_string(j) +
-                                        " and rank " + std::to_string(i) + " both on device " +
-                                        std::to_string(seats[i].device));
-    }
+/// For what a call does on the communicator's device, whose default stream a null one is.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    cudaGetDevice(&before_);
+    cudaSetDevice(device);
   }
-}
+  ~OnDevice() { cudaSetDevice(before_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
 
-// Leaked, as streams' threads may be at work when the process exits.
-struct Handles {
-  std::mutex mutex;
-  std::map<ncclComm_t, std::shared_ptr<Communicator>> communicators;
+ private:
+  int before_ = 0;
 };
-Handles& handles() {
-  static Handles* const all = new Handles();
-  return *all;
-}
 
 }  // namespace
 
@@ -71,7 +41,7 @@ Stop Communicator::stop() const {
 void Communicator::connect(const ncclUniqueId& id, const Stop& stop) {
   const Stop either = [&] { return mesh_.aborted() || (stop && stop()); };
   mesh_.connect(id, either);
-  check_apart(gather_all(mesh_, seat_on(device), either));
+  check_gpus(mesh_, device, either);
   signals_.connect(mesh_, either);
 }
 
@@ -127,6 +97,7 @@ ncclResult_t Communicator::run_job(const std::function<void()>& job) {
 }
 
 void Communicator::enqueue(cudaStream_t stream, bool in_turn, std::function<void()> work) {
+  const OnDevice guard(device);
   const bool captured = is_capturing(stream);
   const std::lock_guard enqueuing(enqueue_mutex_);
   std::optional<Turns::Ticket> ticket;
@@ -205,27 +176,6 @@ bool Communicator::in_window(const void* data, std::size_t bytes) const {
     if (window->holds(data, bytes)) return true;
   }
   return false;
-}
-
-ncclComm_t add_handle(std::shared_ptr<Communicator> communicator) {
-  const std::lock_guard lock(handles().mutex);
-  const auto handle = new ncclComm();
-  handles().communicators[handle] = std::move(communicator);
-  return handle;
-}
-
-void remove_handle(ncclComm_t handle) {
-  const std::lock_guard lock(handles().mutex);
-  handles().communicators.erase(handle);
-}
-
-std::shared_ptr<Communicator> find(ncclComm_t handle) {
-  const std::lock_guard lock(handles().mutex);
-  const auto found = handles().communicators.find(handle);
-  if (found == handles().communicators.end()) {
-    throw Error(ncclInvalidArgument, "no such communicator, or none any more");
-  }
-  return found->second;
 }
 
 }  // namespace emulator::nccl

@@ -9,6 +9,7 @@
 
 #include "nccl/exchange.h"
 #include "nccl/group.h"
+#include "nccl/handles.h"
 
 namespace emulator::nccl {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "nccl/group.h"
+#include "nccl/handles.h"
 #include "nccl/reduce.h"
 #include "nccl/window.h"
 
