@@ -162,10 +162,15 @@ uint64_t BluefogBackend::getSequenceNumberForGroup() {
   return cuda ? cuda->getSequenceNumberForGroup() : cpu_->getSequenceNumberForGroup();
 }
 
+// torch < 2.14 calls it for the CPU and for CUDA, with the same store: both get the same backend.
 BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
                                  const std::vector<int>& ranks,
                                  const c10::intrusive_ptr<Options>& options) {
+  if (last_split_ && last_split_->store == store) {
+    return last_split_->child.lock();
+  }
   ++split_count_;
+  last_split_.reset();
   const auto mine = std::find(ranks.begin(), ranks.end(), getRank());
   if (mine == ranks.end()) {
     return nullptr;
@@ -180,8 +185,10 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
   child->timeout = options->timeout;
   child->group_name = options->group_name;
   child->global_ranks_in_group = options->global_ranks_in_group;
-  return makers_.child(store, static_cast<int>(mine - ranks.begin()),
-                       static_cast<int>(ranks.size()), std::move(child));
+  BackendPtr made = makers_.child(store, static_cast<int>(mine - ranks.begin()),
+                                  static_cast<int>(ranks.size()), std::move(child));
+  last_split_ = Split{store, c10::weak_intrusive_ptr<Backend>(made)};
+  return made;
 }
 
 void BluefogBackend::registerOnCompletionHook(

@@ -280,6 +280,11 @@ class BluefogBackend : public c10d::Backend {
   const int pid_;                  // of the process that made the group
   bool host_collectives_ = false;  // set before the group is in use
   std::atomic<uint64_t> split_count_{0};
+  struct Split {
+    c10::intrusive_ptr<c10d::Store> store;
+    c10::weak_intrusive_ptr<Backend> child;
+  };
+  std::optional<Split> last_split_;
   std::atomic<uint64_t> puts_made_{0};  // the same on all ranks
 
   std::mutex cuda_mutex_;
