@@ -9,6 +9,7 @@ import torch.distributed as dist
 from support import assert_same, dense, exact_weights, store, value_of
 
 import bluefog_pg as bf
+from bluefog_pg.group import backend_of
 
 TIMEOUT = 1.5  # s
 ENGINES = {  # of torch, from 2.15 on; 100: ms that they give the flight recorder before they abort
@@ -25,8 +26,13 @@ def start(rank, own=False):
     bf.set_topology(exact_weights(bf.ring(dist.get_world_size())))
     averages(rank)
     dist.barrier()
-    dist.group.WORLD.set_timeout(timedelta(seconds=TIMEOUT))
+    set_timeout(TIMEOUT)
     return store("talk")
+
+
+def set_timeout(seconds):
+    """Of the default group; torch < 2.14 cannot under TORCH_DISTRIBUTED_DEBUG=DETAIL."""
+    backend_of().set_timeout(timedelta(seconds=seconds))
 
 
 def average(rank, **kwargs):

@@ -11,6 +11,7 @@ from support import assert_same, value_of
 import bluefog_pg as bf
 
 pytestmark = needs_cuda_module
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 def reductions(rank, n, device):
@@ -119,4 +120,6 @@ def as_on_the_cpu(rank, n, bind):
 
 @pytest.mark.parametrize("debug", ["OFF", "DETAIL"])
 def test_collectives_are_the_cpus(debug):
+    if debug == "DETAIL" and TORCH < (2, 14):
+        pytest.skip("the wrapper of torch < 2.14 has no functional collectives")
     run_ranks(as_on_the_cpu, 4, debug == "OFF", env={"TORCH_DISTRIBUTED_DEBUG": debug})

@@ -1,11 +1,10 @@
 """Ranks whose tensors on GPUs differ, under TORCH_DISTRIBUTED_DEBUG=DETAIL."""
 
-from datetime import timedelta
 from functools import partial
 
 import pytest
 import torch.distributed as dist
-from device_group import TIMEOUT, average, averages, start
+from device_group import TIMEOUT, average, averages, set_timeout, start
 from emulated import needs_cuda_module
 from emulated_ranks import run_ranks
 from support import attempt, raises, value_of
@@ -19,7 +18,7 @@ pytestmark = needs_cuda_module
 def disagreeing(rank, n, own):
     """TORCH_DISTRIBUTED_DEBUG=DETAIL compares on the host before anything is enqueued."""
     start(rank, own)
-    dist.group.WORLD.set_timeout(timedelta(seconds=60))
+    set_timeout(60)
     x, longer = value_of(rank, (3,)).cuda(), value_of(rank, (4,)).cuda()
 
     def disagree(operation, mine, *words):
@@ -45,7 +44,7 @@ def disagreeing(rank, n, own):
     )
     averages(rank)  # which is as if nothing had been
     # The device is compared, too; whoever has the CPU's tells his neighbours, and nobody else.
-    dist.group.WORLD.set_timeout(timedelta(seconds=TIMEOUT))
+    set_timeout(TIMEOUT)
     error = attempt(bf.neighbor_allreduce, x.cpu() if rank == 2 else x)
     assert error and (rank == 0 or type(error) is MismatchError), repr(error)
     assert rank == 0 or ("float32[3] on cuda" in str(error) and "tensor: float32[3]" in str(error))
