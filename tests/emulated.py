@@ -37,7 +37,7 @@ def environment(gpus: int = 1) -> dict[str, str]:
     return os.environ | {
         "LD_PRELOAD": ":".join(str(_BUILT / name) for name in _PRELOADED),
         "PYTHONPATH": os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")])),
-        "EMULATED_ATEN": str(_BUILT / "libemulated_aten.so"),
+        "EMULATED_OPERATORS": str(_BUILT / "libemulated_operators.so"),
         "EMULATED_GPUS": str(gpus),
         "OMP_NUM_THREADS": "1",
     }

@@ -18,7 +18,7 @@ class _Finder:
 
         def exec_module(module):
             execute(module)
-            module.ops.load_library(os.environ["EMULATED_ATEN"])
+            module.ops.load_library(os.environ["EMULATED_OPERATORS"])
 
         spec.loader.exec_module = exec_module
         return spec
