@@ -55,8 +55,9 @@ test-conformance: build emulator ## PyTorch's own distributed suite, on bluefog,
 
 # conformance(options): beside gloo, and beside nccl where the emulated GPUs have been built
 define conformance
-$(BIN)/python tests/upstream/compare.py $(1) && { test ! -e $(BUILD)/emulator/libcuda.so.1 || \
-  BLUEFOG_EMULATOR=$(abspath $(BUILD))/emulator $(BIN)/python tests/upstream/compare.py --gpus $(1); }
+$(BIN)/python tests/upstream/compare.py $(1) && if test -e $(BUILD)/emulator/libcuda.so.1; then \
+    BLUEFOG_EMULATOR=$(abspath $(BUILD))/emulator $(BIN)/python tests/upstream/compare.py --gpus $(1); \
+  else echo "Not beside nccl: bluefog_pg is built without CUDA"; fi
 endef
 
 test-docs: build $(DOCS) ## execute the tutorials, which assert what they claim

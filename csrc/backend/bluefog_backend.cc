@@ -170,7 +170,7 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
     return last_split_->child.lock();
   }
   ++split_count_;
-  last_split_.reset();
+  last_split_ = Split{store, c10::weak_intrusive_ptr<Backend>(BackendPtr())};
   const auto mine = std::find(ranks.begin(), ranks.end(), getRank());
   if (mine == ranks.end()) {
     return nullptr;
@@ -187,7 +187,7 @@ BackendPtr BluefogBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
   child->global_ranks_in_group = options->global_ranks_in_group;
   BackendPtr made = makers_.child(store, static_cast<int>(mine - ranks.begin()),
                                   static_cast<int>(ranks.size()), std::move(child));
-  last_split_ = Split{store, c10::weak_intrusive_ptr<Backend>(made)};
+  last_split_->child = c10::weak_intrusive_ptr<Backend>(made);
   return made;
 }
 

@@ -281,8 +281,8 @@ class BluefogBackend : public c10d::Backend {
   bool host_collectives_ = false;  // set before the group is in use
   std::atomic<uint64_t> split_count_{0};
   struct Split {
-    c10::intrusive_ptr<c10d::Store> store;
-    c10::weak_intrusive_ptr<Backend> child;
+    c10::intrusive_ptr<c10d::Store> store;   // kept, so that no other one gets its address
+    c10::weak_intrusive_ptr<Backend> child;  // null on a rank that is in no part
   };
   std::optional<Split> last_split_;
   std::atomic<uint64_t> puts_made_{0};  // the same on all ranks

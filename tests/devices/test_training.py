@@ -67,7 +67,7 @@ def test_training_is_the_cpus(part):
 
 
 def without_waiting(rank, nproc):
-    """Whatever comes in when, in the end all have the same mean, and it is no bad one."""
+    """Whatever comes in when, in the end all have the same mean, of finite values."""
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
     dist.init_process_group("bluefog")

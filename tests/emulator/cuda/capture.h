@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -23,8 +24,8 @@ struct Capture {
 
   std::mutex mutex;
   std::vector<Work> work;
-  bool ended = false;
-  bool invalid = false;
+  std::atomic<bool> ended{false};
+  std::atomic<bool> invalid{false};
 };
 using CapturePtr = std::shared_ptr<Capture>;
 

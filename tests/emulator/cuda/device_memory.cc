@@ -1,6 +1,5 @@
 #include "cuda/device_memory.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,8 +7,6 @@
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <string>
-#include <vector>
 
 #include "cuda/stream_state.h"
 
@@ -105,14 +102,6 @@ cudaError_t unmap(void* memory) {
   return cudaSuccess;
 }
 
-// How another process finds a block.
-struct IpcHandle {
-  pid_t process;
-  int file;
-  std::size_t bytes;
-};
-static_assert(sizeof(IpcHandle) <= sizeof(cudaIpcMemHandle_t));
-
 }  // namespace
 }  // namespace emulator
 
@@ -176,25 +165,6 @@ EMULATOR_API cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attribu
   }
   return cudaSuccess;
 }
-
-EMULATOR_API cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* memory) {
-  const auto block = emulator::find_block(memory);
-  if (!block) return returned(cudaErrorInvalidValue);
-  const emulator::IpcHandle ours{getpid(), block->file, block->bytes};
-  *handle = {};
-  std::memcpy(handle, &ours, sizeof ours);
-  return cudaSuccess;
-}
-EMULATOR_API cudaError_t cudaIpcOpenMemHandle(void** memory, cudaIpcMemHandle_t handle, unsigned) {
-  emulator::IpcHandle theirs;
-  std::memcpy(&theirs, &handle, sizeof theirs);
-  const std::string path =
-      "/proc/" + std::to_string(theirs.process) + "/fd/" + std::to_string(theirs.file);
-  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (file < 0) return returned(cudaErrorInvalidValue);
-  return emulator::map_file(memory, theirs.bytes, file);
-}
-EMULATOR_API cudaError_t cudaIpcCloseMemHandle(void* memory) { return emulator::unmap(memory); }
 
 EMULATOR_API cudaError_t cudaDeviceSynchronize() {
   const cudaError_t error = emulator::check_unsafe_call();

@@ -92,11 +92,4 @@ EMULATOR_API cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cuda
   *ms = std::chrono::duration<float, std::milli>(last->when - first->when).count();
   return cudaSuccess;
 }
-
-EMULATOR_API cudaError_t cudaIpcGetEventHandle(cudaIpcEventHandle_t*, cudaEvent_t) {
-  return returned(cudaErrorNotSupported);
-}
-EMULATOR_API cudaError_t cudaIpcOpenEventHandle(cudaEvent_t*, cudaIpcEventHandle_t) {
-  return returned(cudaErrorNotSupported);
-}
 }

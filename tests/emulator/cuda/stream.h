@@ -1,6 +1,6 @@
 // The emulated GPU's streams, for those parts of it that enqueue work of their own: NCCL, kernels,
 // torch's operators. A stream is a queue with a thread that does its work in order; what
-// cudaLaunchKernel, cudaMemcpyAsync and the others enqueue goes the same way (runtime.cc).
+// cudaLaunchKernel, cudaMemcpyAsync and the others enqueue goes the same way.
 #pragma once
 
 #include <cuda_runtime_api.h>
